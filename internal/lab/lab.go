@@ -1,0 +1,230 @@
+// Package lab is the bench on which the workbook's tests run: a virtual
+// network in virtual time with a recorder on the wire, a leak check that works
+// while the connection is still open, and limits that give code which never
+// ends a named verdict.
+//
+// A test is one Run. Everything in it happens in a testing/synctest bubble:
+// time moves only when every goroutine waits, so hours cost milliseconds and
+// the same thing happens each time.
+package lab
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"runtime"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"go.uber.org/goleak"
+	"google.golang.org/grpc"
+)
+
+// A Lab is the bench of one test. It is the test's testing.TB, with these
+// differences: FailNow and Fatal may be called by the body although it does
+// not run on the test's own goroutine, and Skip panics.
+type Lab struct {
+	testing.TB
+	virtual bool
+	lasts   time.Duration // in the bubble's time
+	real    time.Duration
+
+	start    time.Time
+	bubble   atomic.Value  // string: how goroutine dumps name this test's bubble
+	baseline goleak.Option // what was there before the test
+	links    []*Link
+	servers  []*grpc.Server
+	conns    []*grpc.ClientConn
+	calls    calls
+}
+
+// An Option changes a limit of Run.
+type Option func(*Lab)
+
+// Lasts sets how much virtual time the test may take, 10 minutes if not set.
+// Without such a limit a wait that never ends would run virtual time on for
+// years, because the connection's timers never stop.
+func Lasts(d time.Duration) Option { return func(l *Lab) { l.lasts = d } }
+
+// RealLimit sets how much real time the test may take, 8 s if not set. Only
+// code that keeps virtual time from moving comes near it.
+func RealLimit(d time.Duration) Option { return func(l *Lab) { l.real = d } }
+
+// grace is how long, in virtual time, what was released may take to end: a
+// cancel crosses the network and a handler returns.
+const grace = time.Second
+
+// Run runs body on a new bench in a bubble of virtual time. When body has
+// returned, Run checks that nothing is left while the connections are open
+// (see Lab.Leaks), closes what was opened on the bench, and checks that not
+// one goroutine of the test is left.
+func Run(t *testing.T, body func(*Lab), opts ...Option) {
+	t.Helper()
+	l := newLab(opts)
+	l.virtual = true
+	defer l.watch(t)()
+	defer func() {
+		// A goroutine that is left when the bubble ends makes synctest panic
+		// here, in the caller. The closed check has reported it by then.
+		if r := recover(); r != nil && !t.Failed() {
+			panic(r)
+		}
+	}()
+	synctest.Test(t, func(t *testing.T) {
+		t.Helper()
+		l.TB = t
+		l.run(body)
+	})
+}
+
+// OverTCP runs body on a bench in real time whose links are TCP connections
+// on loopback, for what the virtual network must agree on with a real one.
+func OverTCP(t *testing.T, body func(*Lab), opts ...Option) {
+	t.Helper()
+	l := newLab(opts)
+	l.TB = t
+	defer l.watch(t)()
+	l.run(body)
+}
+
+func newLab(opts []Option) *Lab {
+	l := &Lab{lasts: 10 * time.Minute, real: 8 * time.Second}
+	for _, opt := range opts {
+		opt(l)
+	}
+	return l
+}
+
+// run runs body on a goroutine of its own, so that a body which never returns
+// leaves this one free to say so.
+func (l *Lab) run(body func(*Lab)) {
+	l.Helper()
+	l.start = time.Now()
+	l.baseline = goleak.IgnoreCurrent()
+	l.bubble.Store(current().bubble)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		defer func() {
+			if r := recover(); r != nil {
+				l.Errorf("panic: %v (%s)", r, caller())
+			}
+		}()
+		body(l)
+		if leaks := l.Leaks(); len(leaks) > 0 && !l.Failed() {
+			l.Errorf("%s", strings.Join(leaks, "\n"))
+		}
+	}()
+	limit := time.NewTimer(l.lasts)
+	select {
+	case <-done:
+	case <-limit.C:
+		l.Errorf("the test has not ended after %v:\n%s", l.lasts, l.stuck())
+	}
+	limit.Stop()
+	failed := l.Failed() // the first failure says what is wrong; what it left does not
+	l.close()
+	if left := l.left(l.baseline); len(left) > 0 && !failed {
+		l.Errorf("after everything was closed: %s", strings.Join(left, "\n"))
+	}
+}
+
+// close ends everything that was opened on the bench. Stop and not
+// GracefulStop: a handler that ignores its context must not hold up the test.
+func (l *Lab) close() {
+	for _, conn := range l.conns {
+		conn.Close()
+	}
+	for _, srv := range l.servers {
+		srv.Stop()
+	}
+	if l.virtual {
+		time.Sleep(grace)
+	}
+}
+
+// FailNow ends the body.
+func (l *Lab) FailNow() {
+	l.Fail()
+	runtime.Goexit()
+}
+
+// Fatal is Error and FailNow.
+func (l *Lab) Fatal(args ...any) {
+	l.Helper()
+	l.Error(args...)
+	runtime.Goexit()
+}
+
+// Fatalf is Errorf and FailNow.
+func (l *Lab) Fatalf(format string, args ...any) {
+	l.Helper()
+	l.Errorf(format, args...)
+	runtime.Goexit()
+}
+
+// Skip panics: a test of the workbook either holds or fails.
+func (l *Lab) Skip(...any) { panic("lab: tests are not skipped") }
+
+// Skipf panics like Skip.
+func (l *Lab) Skipf(string, ...any) { l.Skip() }
+
+// SkipNow panics like Skip.
+func (l *Lab) SkipNow() { l.Skip() }
+
+// Elapsed is the time since Run began, virtual in a bubble.
+func (l *Lab) Elapsed() time.Duration { return time.Since(l.start) }
+
+// Call runs f, which calls the function under test: name says which. If f has
+// not returned after limit (virtual time in a bubble), or if it panics, the
+// test ends with a message that says where in the answer.
+func (l *Lab) Call(name string, limit time.Duration, f func()) {
+	l.Helper()
+	var panicked string
+	returned := false
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		defer func() {
+			if r := recover(); r != nil {
+				panicked = fmt.Sprintf("%s panicked: %v (%s)", name, r, caller())
+			}
+		}()
+		f()
+		returned = true
+	}()
+	timer := time.NewTimer(limit)
+	defer timer.Stop()
+	select {
+	case <-done:
+	case <-timer.C:
+		l.Fatalf("%s has not returned after %v:\n%s", name, limit, l.stuck())
+	}
+	if panicked != "" {
+		l.Fatalf("%s", panicked)
+	}
+	if !returned {
+		l.FailNow() // f ended by FailNow
+	}
+}
+
+// watch ends the process with a verdict when the test has taken l.real in real
+// time: code that spins, or that waits for a mutex, keeps virtual time from
+// moving, and nothing else can end it. It runs outside the bubble. The
+// returned function calls it off.
+func (l *Lab) watch(t *testing.T) (stop func()) {
+	mark := ""
+	if v := flag.Lookup("test.v"); v != nil && v.Value.String() == "test2json" {
+		mark = "\x16" // tells go test -json that this line is not the program's output
+	}
+	timer := time.AfterFunc(l.real, func() {
+		why := fmt.Sprintf("the test has not ended after %v of real time:\n%s", l.real, l.stuck())
+		fmt.Printf("\n%s--- FAIL: %s (%.2fs)\n    %s\n%sFAIL\n", mark, t.Name(), l.real.Seconds(),
+			strings.ReplaceAll(why, "\n", "\n    "), mark)
+		os.Exit(1)
+	})
+	return func() { timer.Stop() }
+}

@@ -1,0 +1,117 @@
+package lab
+
+import (
+	"context"
+	"io"
+	"strings"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+)
+
+// oneChat is a whole stream: one line, its echo, the half-close, the end.
+func oneChat(l *Lab) *Link {
+	client, k := l.Connect(service{chat: echo})
+	stream, err := client.Chat(context.Background())
+	if err != nil {
+		l.Fatal(err)
+	}
+	if err := stream.Send(line("hello")); err != nil {
+		l.Fatal(err)
+	}
+	if _, err := stream.Recv(); err != nil {
+		l.Fatal(err)
+	}
+	stream.CloseSend()
+	if _, err := stream.Recv(); err != io.EOF {
+		l.Fatal(err)
+	}
+	k.Note(Client, "Recv returned io.EOF")
+	return k
+}
+
+const oneChatLadder = `
+        ms  client                                                                            server
+     0.000  HEADERS  /feed.v1.FeedService/Chat ────────────────────────────────────────────────────▶
+     0.000  DATA  12 B  ChatMessage{text:"hello"} ─────────────────────────────────────────────────▶
+     5.137  ◀────────────────────────────────────────────────────────────────── HEADERS  :status 200
+     5.137  ◀───────────────────────────────────────────────── DATA  12 B  ChatMessage{text:"hello"}
+    10.274  DATA  0 B  END_STREAM ─────────────────────────────────────────────────────────────────▶
+    15.411  ◀──────────────────────────────────────────────────── HEADERS  grpc-status 0  END_STREAM
+    20.548  Recv returned io.EOF
+`
+
+func TestTheLadderIsTheSameEachTime(t *testing.T) {
+	for range 20 {
+		Run(t, func(l *Lab) {
+			if got := oneChat(l).Ladder(); got != oneChatLadder[1:] {
+				l.Errorf("the ladder is\n%s\nwant%s", got, oneChatLadder)
+			}
+		})
+	}
+}
+
+// The frames that cross the virtual network cross a real one too.
+func TestTheLadderAgreesWithTCP(t *testing.T) {
+	OverTCP(t, func(l *Lab) {
+		var got, want []string
+		for _, f := range oneChat(l).Frames() {
+			got = append(got, f.line(width))
+		}
+		for row := range strings.Lines(oneChatLadder[1:]) {
+			want = append(want, strings.Fields(row[12:])[0])
+		}
+		for i, w := range want[1:] {
+			if i >= len(got) || !strings.HasPrefix(got[i], w) {
+				l.Errorf("frame %d differs from the lab's: got %q", i, got)
+				break
+			}
+		}
+	})
+}
+
+func TestFramesAreDecoded(t *testing.T) {
+	Run(t, func(l *Lab) {
+		client, k := l.Connect(service{chat: func(s chatServer) error {
+			s.Recv()
+			return status.Error(codes.Aborted, "no more")
+		}})
+		ctx, cancel := context.WithTimeout(l.Context(), time.Second)
+		defer cancel()
+		stream, err := client.Chat(ctx)
+		if err != nil {
+			l.Fatal(err)
+		}
+		stream.Send(sized(40_000))
+		stream.Recv()
+		cancelled, cancel := context.WithCancel(l.Context())
+		if _, err := client.Chat(cancelled); err != nil {
+			l.Fatal(err)
+		}
+		cancel()
+		time.Sleep(time.Second)
+		frames := k.Frames()
+		find := func(f Frame) bool {
+			for _, got := range frames {
+				if got.From == f.From && got.Stream == f.Stream && got.Type == f.Type && strings.Contains(got.Text, f.Text) && got.EndStream == f.EndStream {
+					return true
+				}
+			}
+			return false
+		}
+		for _, want := range []Frame{
+			{From: Client, Stream: 1, Type: "HEADERS", Text: "/feed.v1.FeedService/Chat  grpc-timeout 1000"},
+			{From: Client, Stream: 1, Type: "DATA", Text: ""},                            // the first of several frames of one message
+			{From: Client, Stream: 1, Type: "DATA", Text: "ChatMessage{text:(39992 B)}"}, // the last
+			{From: Server, Stream: 1, Type: "WINDOW_UPDATE", Text: "+"},
+			{From: Server, Stream: 1, Type: "HEADERS", Text: "grpc-status 10  grpc-message no more", EndStream: true},
+			{From: Client, Stream: 3, Type: "RST_STREAM", Text: "CANCEL"},
+		} {
+			if !find(want) {
+				l.Errorf("no frame like %+v in\n%s", want, k.Ladder())
+			}
+		}
+	})
+}
