@@ -1,0 +1,364 @@
+// Package solutions_test checks the checks. Every exercise is run, with
+// "go test -overlay" and without touching a file, against its untouched
+// starter, the reference answer, other right answers and the wrong answers
+// that people write: its zoo, in solutions/NN-name/testdata. All runs take
+// place in the solution's folder, so that they do not depend on how far a
+// learner has come in exercises/.
+package solutions_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"example.com/mygrpc/internal/workbook"
+)
+
+var update = flag.Bool("update", false, "rewrite what the untouched checks print in exercises/*/README.md")
+
+// repeat names the environment variable that hands the repetition flags of
+// this test binary to its tests; see TestMain.
+const repeat = "MYGRPC_REPEAT"
+
+// TestMain hands -count and -cpu down to the nested runs and runs the tests of
+// this package once: a variant is then compiled once, and the process which
+// runs it repeats it.
+func TestMain(m *testing.M) {
+	flag.Parse()
+	flags := []string{"-count=" + flag.Lookup("test.count").Value.String()}
+	if cpu := flag.Lookup("test.cpu").Value.String(); cpu != "" {
+		flags = append(flags, "-cpu="+cpu)
+	}
+	for name, once := range map[string]string{"test.count": "1", "test.cpu": ""} {
+		if err := flag.Set(name, once); err != nil {
+			panic(err)
+		}
+	}
+	if err := os.Setenv(repeat, strings.Join(flags, " ")); err != nil {
+		panic(err)
+	}
+	os.Exit(m.Run())
+}
+
+// nestedFlags returns the flags of a nested run. There is always a -count, so
+// that the go tool's cache never answers for a variant.
+func nestedFlags() []string {
+	flags := append(strings.Fields(os.Getenv(repeat)), raceFlags()...)
+	return append(flags, "-timeout="+flag.Lookup("test.timeout").Value.String())
+}
+
+// A zoo is one exercise with its solution.
+type zoo struct {
+	workbook.Exercise
+	slots chan struct{} // one for each variant that may run at once
+}
+
+// dir returns the solution's folder, or a path in it.
+func (z zoo) dir(elem ...string) string {
+	return filepath.Join(append([]string{z.Root, "solutions", z.Name}, elem...)...)
+}
+
+func zoos(t *testing.T) []zoo {
+	t.Helper()
+	root, err := workbook.Root(".")
+	if err != nil {
+		t.Fatal(err)
+	}
+	list, err := workbook.Exercises(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(list) == 0 {
+		t.Fatal("there are no exercises")
+	}
+	slots := make(chan struct{}, min(2, runtime.NumCPU()))
+	var all []zoo
+	for _, e := range list {
+		all = append(all, zoo{Exercise: e, slots: slots})
+	}
+	return all
+}
+
+// TestZoo runs every variant of every exercise.
+func TestZoo(t *testing.T) {
+	all := zoos(t)
+	readInputs(t, all[0].Root)
+	for _, z := range all {
+		t.Run(z.Name, func(t *testing.T) {
+			t.Parallel()
+			t.Run("starter", z.starter)
+			t.Run("reference", func(t *testing.T) {
+				t.Parallel()
+				z.passes(t, z.dir("answer.go"))
+			})
+			z.each(t, "right", 2, func(t *testing.T, file string) {
+				if text := comment(t, file); !strings.HasPrefix(text, "Right: ") {
+					t.Errorf("the file begins with %q, wanted a comment \"// Right: ...\"", text)
+				}
+				z.passes(t, file)
+			})
+			z.each(t, "wrong", 5, z.caught)
+		})
+	}
+}
+
+// each runs test in parallel for the files of testdata/kind.
+func (z zoo) each(t *testing.T, kind string, atLeast int, test func(*testing.T, string)) {
+	files, err := filepath.Glob(z.dir("testdata", kind, "*.go"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(files) < atLeast {
+		t.Errorf("%s has %d answers in testdata/%s, wanted %d or more", z.Name, len(files), kind, atLeast)
+	}
+	for _, file := range files {
+		t.Run(kind+"/"+strings.TrimSuffix(filepath.Base(file), ".go"), func(t *testing.T) {
+			t.Parallel()
+			test(t, file)
+		})
+	}
+}
+
+// run runs the check with answer.go replaced by the file.
+func (z zoo) run(t *testing.T, file string, flags ...string) workbook.Result {
+	t.Helper()
+	z.slots <- struct{}{}
+	defer func() { <-z.slots }()
+	overlay, err := json.Marshal(map[string]any{"Replace": map[string]string{z.dir("answer.go"): file}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	name := filepath.Join(t.TempDir(), "overlay.json")
+	if err := os.WriteFile(name, overlay, 0o666); err != nil {
+		t.Fatal(err)
+	}
+	// Nested processes must not outlive this one when its time is over.
+	ctx, cancel := context.WithCancel(t.Context())
+	if deadline, ok := t.Deadline(); ok {
+		ctx, cancel = context.WithDeadline(t.Context(), deadline.Add(-5*time.Second))
+	}
+	defer cancel()
+	results, err := workbook.Check{
+		Root:    z.Root,
+		Dirs:    []string{"solutions/" + z.Name},
+		Overlay: name,
+		Flags:   flags,
+		// Other packages are tested at the same time, perhaps with -race.
+		Limit: time.Minute,
+	}.Run(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return results[0]
+}
+
+// starter proves that the untouched exercise fails, and that its README shows
+// what the companion says about it.
+func (z zoo) starter(t *testing.T) {
+	t.Parallel()
+	// The companion runs a check once; what its text shows has to come again
+	// and again.
+	r := z.run(t, z.dir("testdata", "starter.go"), nestedFlags()...)
+	sameEachTime(t, r)
+	if r.Verdict == workbook.Pass {
+		t.Fatal("the untouched exercise passes its check")
+	}
+	text := z.Report(r)
+	file := filepath.Join(z.Root, "exercises", z.Name, "README.md")
+	readme, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	from, to, err := block(string(readme), "<!-- go run ./exercises "+z.Number()+" -->")
+	if err != nil {
+		t.Fatalf("%s: %v", file, err)
+	}
+	if string(readme[from:to]) == text {
+		return
+	}
+	if *update {
+		if err := os.WriteFile(file, slices.Concat(readme[:from], []byte(text), readme[to:]), 0o666); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	t.Errorf("%s shows\n%s\nbut go run ./exercises %s prints\n%s\n(go test ./solutions -update rewrites it)",
+		file, readme[from:to], z.Number(), text)
+}
+
+// block returns where the text of the fenced block begins and ends that
+// follows the marker line.
+func block(readme, marker string) (from, to int, err error) {
+	before, after, found := strings.Cut(readme, marker+"\n```text\n")
+	if !found {
+		return 0, 0, fmt.Errorf("no line %q right before a line \"```text\"", marker)
+	}
+	from = len(before) + len(marker) + len("\n```text\n")
+	if strings.HasPrefix(after, "```") {
+		return from, from, nil
+	}
+	end := strings.Index(after, "\n```")
+	if end < 0 {
+		return 0, 0, errors.New("the block is not closed")
+	}
+	return from, from + end + 1, nil
+}
+
+func (z zoo) passes(t *testing.T, file string) {
+	r := z.run(t, file, nestedFlags()...)
+	if r.Verdict != workbook.Pass {
+		t.Errorf("a right answer does not pass:\n%s", z.Report(r))
+	}
+	sameEachTime(t, r)
+}
+
+// caught proves that a wrong answer fails in the test which its first comment
+// names, with the message that it names.
+func (z zoo) caught(t *testing.T, file string) {
+	text := comment(t, file)
+	if !strings.HasPrefix(text, "Wrong: ") {
+		t.Fatalf("the file begins with %q, wanted a comment \"// Wrong: ...\"", text)
+	}
+	var fails string
+	var says []string
+	for line := range strings.Lines(text) {
+		if name, ok := strings.CutPrefix(line, "Fails: "); ok {
+			fails = strings.TrimSpace(name)
+		}
+		if piece, ok := strings.CutPrefix(line, "Says: "); ok {
+			says = append(says, strings.TrimSpace(piece))
+		}
+	}
+	if fails == "" || len(says) == 0 {
+		t.Fatal("the first comment has no line \"Fails: ...\" or no line \"Says: ...\"")
+	}
+	r := z.run(t, file, nestedFlags()...)
+	sameEachTime(t, r)
+	var said string
+	switch test := r.Test(fails); {
+	case r.Verdict == workbook.Fail && (test == nil || test.Failure() == nil):
+		t.Fatalf("%s does not fail:\n%s", fails, z.Report(r))
+	case r.Verdict == workbook.Fail:
+		said = strings.Join(test.Failure().Message, "\n")
+	case r.Verdict == workbook.Pass:
+		t.Fatal("a wrong answer passes the check")
+	case r.Running != fails:
+		t.Fatalf("the process ended in %q, wanted it in %q:\n%s", r.Running, fails, z.Report(r))
+	default:
+		said = z.Report(r)
+	}
+	for _, piece := range says {
+		if !strings.Contains(oneLine(said), oneLine(piece)) {
+			t.Errorf("%s says\n%s\nwhich does not contain\n%s", fails, said, piece)
+		}
+	}
+}
+
+// oneLine makes a text that was broken into lines comparable.
+func oneLine(text string) string { return strings.Join(strings.Fields(text), " ") }
+
+// sameEachTime proves that a test which was repeated had one outcome only.
+func sameEachTime(t *testing.T, r workbook.Result) {
+	t.Helper()
+	for _, test := range r.Tests {
+		for i, run := range test.Runs {
+			first := test.Runs[0]
+			if run.Status != first.Status || !slices.Equal(run.Message, first.Message) {
+				t.Errorf("%s: run %d of %d %s, the first %s:\n%s\nthe first said\n%s", test.Name, i+1, len(test.Runs),
+					run.Status, first.Status, strings.Join(run.Message, "\n"), strings.Join(first.Message, "\n"))
+				break
+			}
+		}
+	}
+}
+
+// comment returns the comment that the file begins with, without its slashes.
+func comment(t *testing.T, file string) string {
+	t.Helper()
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var lines []string
+	for line := range strings.Lines(string(text)) {
+		rest, found := strings.CutPrefix(line, "//")
+		if !found {
+			break
+		}
+		lines = append(lines, strings.TrimSpace(rest))
+	}
+	return strings.Join(lines, "\n")
+}
+
+func TestExerciseAndSolutionDifferInTheAnswerOnly(t *testing.T) {
+	for _, z := range zoos(t) {
+		for _, name := range []string{"main.go", "main_test.go"} {
+			exercise := read(t, filepath.Join(z.Root, "exercises", z.Name, name))
+			if !bytes.Equal(exercise, read(t, z.dir(name))) {
+				t.Errorf("exercises/%s/%s and solutions/%s/%s differ", z.Name, name, z.Name, name)
+			}
+		}
+	}
+}
+
+func TestNoProgramImportsTheLab(t *testing.T) {
+	for _, z := range zoos(t) {
+		for _, file := range []string{
+			filepath.Join(z.Root, "exercises", z.Name, "main.go"),
+			z.dir("main.go"), z.dir("answer.go"), z.dir("testdata", "starter.go"),
+		} {
+			parsed, err := parser.ParseFile(token.NewFileSet(), file, nil, parser.ImportsOnly)
+			if err != nil {
+				t.Error(err)
+				continue
+			}
+			for _, spec := range parsed.Imports {
+				if path, _ := strconv.Unquote(spec.Path.Value); strings.HasPrefix(path, workbook.Module+"/internal") {
+					t.Errorf("%s imports %s: a program must work when it is copied out of here", file, path)
+				}
+			}
+		}
+	}
+}
+
+// readInputs reads every file that the nested runs compile. What a nested go
+// command reads is no input of this test for the go tool's cache, which would
+// say "ok (cached)" whatever happened to them; what the test reads is.
+func readInputs(t *testing.T, root string) {
+	t.Helper()
+	for _, top := range []string{"go.mod", "go.sum", "internal", "gen", "solutions", "exercises"} {
+		err := filepath.WalkDir(filepath.Join(root, top), func(file string, entry fs.DirEntry, err error) error {
+			if err != nil || entry.IsDir() {
+				return err
+			}
+			_, err = os.ReadFile(file)
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func read(t *testing.T, file string) []byte {
+	t.Helper()
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return text
+}
