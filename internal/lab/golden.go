@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 )
@@ -59,14 +60,18 @@ func EndsWell(t *testing.T, run func(ctx context.Context, w io.Writer, pace time
 	}
 }
 
-// story counts the lines that a program prints and interrupts it at one.
+// story counts the lines that a program prints, from any goroutine, and
+// interrupts it at one.
 type story struct {
+	mu     sync.Mutex
 	lines  int
 	stopAt int
 	stop   func()
 }
 
 func (s *story) Write(b []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	for range strings.Count(string(b), "\n") {
 		if s.lines++; s.lines == s.stopAt {
 			s.stop()

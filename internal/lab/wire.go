@@ -303,8 +303,10 @@ func (c *connection) message(from Side, stream uint32, payload []byte) string {
 	return messageText(m)
 }
 
-// messageText is a message on one line. prototext would do, but varies its
+// Text is a message on one line, the same each time: prototext varies its
 // white space on purpose.
+func Text(m proto.Message) string { return messageText(m.ProtoReflect()) }
+
 func messageText(m protoreflect.Message) string {
 	if at, ok := m.Interface().(*timestamppb.Timestamp); ok {
 		return at.AsTime().Format("15:04:05.000000")
@@ -334,12 +336,17 @@ func messageText(m protoreflect.Message) string {
 const width = 100
 
 // Ladder draws Frames: the client's from the left, the server's from the
-// right, each at the millisecond at which it was sent.
+// right, each with the time since Mark at which it was sent: in milliseconds,
+// from ten minutes on as a duration.
 func (k *Link) Ladder() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%10s  client%*s\n", "ms", width-18, "server")
 	for _, f := range k.Frames() {
-		fmt.Fprintf(&b, "%10.3f  %s\n", float64(f.At)/float64(time.Millisecond), f.line(width-12))
+		at := fmt.Sprintf("%.3f", float64(f.At)/float64(time.Millisecond))
+		if f.At >= 10*time.Minute {
+			at = f.At.Round(10 * time.Millisecond).String()
+		}
+		fmt.Fprintf(&b, "%10s  %s\n", at, f.line(width-12))
 	}
 	return b.String()
 }
