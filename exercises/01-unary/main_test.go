@@ -42,32 +42,37 @@ func (b *bench) stored() []*feedv1.Event {
 	return b.events
 }
 
-func untilDone(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }
+// The handler, called by a client that makes no mistakes.
 
-// call runs publish with a limit of a minute of virtual time.
-func call(ctx context.Context, l *lab.Lab, client feedv1.FeedServiceClient, topic, body string) (id string, err error) {
+// request calls Publish with a bound that only a handler that hangs reaches.
+func request(l *lab.Lab, store store, topic, body string) (*feedv1.PublishResponse, error) {
 	l.Helper()
-	l.Call("publish", time.Minute, func() { id, err = publish(ctx, client, topic, body) })
-	return id, err
+	client, _ := l.Connect(&server{store: store})
+	ctx, cancel := context.WithTimeout(l.Context(), time.Minute)
+	defer cancel()
+	resp, err := client.Publish(ctx, &feedv1.PublishRequest{Topic: topic, Body: body})
+	if status.Code(err) == codes.DeadlineExceeded {
+		l.Fatalf("Publish has not answered after 1m0s")
+	}
+	return resp, err
 }
 
 func TestPublishStoresTheEventAndReturnsItsID(t *testing.T) {
 	lab.Run(t, func(l *lab.Lab) {
 		store := &bench{}
-		client, _ := l.Connect(&server{store: store})
-		id, err := call(l.Context(), l, client, "alerts", "deploy done")
+		resp, err := request(l, store, "alerts", "deploy done")
 		if err != nil {
-			l.Fatalf("publish returned the error %v, want none", err)
+			l.Fatalf("Publish failed with %v, want success", err)
 		}
-		if id == "" {
-			l.Errorf("publish returned an empty id")
+		if resp.GetId() == "" {
+			l.Errorf("Publish answered with an empty id")
 		}
 		events := store.stored()
 		if len(events) != 1 {
-			l.Fatalf("Insert was called %d times for one Publish, want once", len(events))
+			l.Fatalf("Publish called Insert %d times, want once", len(events))
 		}
-		if ev := events[0]; ev.GetId() != id || ev.GetTopic() != "alerts" || ev.GetBody() != "deploy done" {
-			l.Errorf("publish returned id %q, but the stored event is %s", id, lab.Text(ev))
+		if ev := events[0]; ev.GetId() != resp.GetId() || ev.GetTopic() != "alerts" || ev.GetBody() != "deploy done" {
+			l.Errorf("Publish answered with id %q for alerts: \"deploy done\", but stored %s", resp.GetId(), lab.Text(ev))
 		}
 	})
 }
@@ -75,15 +80,10 @@ func TestPublishStoresTheEventAndReturnsItsID(t *testing.T) {
 func TestPublishAssignsTheTime(t *testing.T) {
 	lab.Run(t, func(l *lab.Lab) {
 		store := &bench{}
-		client, _ := l.Connect(&server{store: store})
 		before := time.Now()
-		var resp *feedv1.PublishResponse
-		var err error
-		l.Call("Publish", time.Minute, func() {
-			resp, err = client.Publish(l.Context(), &feedv1.PublishRequest{Topic: "alerts", Body: "deploy done"})
-		})
+		resp, err := request(l, store, "alerts", "deploy done")
 		if err != nil || len(store.stored()) != 1 {
-			l.Fatalf("Publish returned %v and stored %d events, want no error and one event", err, len(store.stored()))
+			l.Fatalf("Publish returned error %v and stored %d events, want no error and one event", err, len(store.stored()))
 		}
 		during := func(what string, at *timestamppb.Timestamp) {
 			if at == nil {
@@ -92,8 +92,8 @@ func TestPublishAssignsTheTime(t *testing.T) {
 				l.Errorf("%s has the time %v, want one during the call: %v to %v", what, got, before.UTC(), time.Now().UTC())
 			}
 		}
-		during("the stored event", store.stored()[0].GetAt())
-		during("the response", resp.GetAt())
+		during("the event that Publish stored", store.stored()[0].GetAt())
+		during("the response of Publish", resp.GetAt())
 	})
 }
 
@@ -101,117 +101,57 @@ func TestEachEventHasItsOwnID(t *testing.T) {
 	lab.Run(t, func(l *lab.Lab) {
 		store := &bench{}
 		client, _ := l.Connect(&server{store: store})
+		ctx, cancel := context.WithTimeout(l.Context(), time.Minute)
+		defer cancel()
+		req := &feedv1.PublishRequest{Topic: "alerts", Body: "deploy done"}
 		var wg sync.WaitGroup
-		for range 20 {
-			wg.Go(func() { publish(l.Context(), client, "alerts", "at the same time") })
+		for range 20 { // at the same time
+			wg.Go(func() { client.Publish(ctx, req) })
 		}
 		wg.Wait()
-		for range 20 {
-			call(l.Context(), l, client, "alerts", "one after the other")
+		for range 20 { // one after the other
+			client.Publish(ctx, req)
+		}
+		if n := len(store.stored()); n != 40 {
+			l.Fatalf("of 40 calls of Publish, 20 of them at the same time, %d stored an event", n)
 		}
 		seen := map[string]int{}
 		for _, ev := range store.stored() {
-			seen[ev.GetId()]++
-		}
-		if len(store.stored()) != 40 {
-			l.Fatalf("%d of 40 events were stored", len(store.stored()))
-		}
-		for id, n := range seen {
-			if n > 1 {
-				l.Fatalf("%d events have the id %q; 20 came at the same time, 20 one after the other", n, id)
+			if seen[ev.GetId()]++; seen[ev.GetId()] > 1 {
+				l.Fatalf("Publish gave several events the same id; 20 calls came at the same time and 20 one after the other")
 			}
 		}
 	})
 }
 
-func TestAnEmptyTopicIsTheCallersMistake(t *testing.T) {
+func TestTheCallerIsBlamedForAnEmptyTopic(t *testing.T) {
 	lab.Run(t, func(l *lab.Lab) {
 		store := &bench{}
-		client, _ := l.Connect(&server{store: store})
-		id, err := call(l.Context(), l, client, "", "no topic")
-		wantCode(l, "for an empty topic", id, err, codes.InvalidArgument)
-		if n := len(store.stored()); n > 0 {
-			l.Errorf("the event without a topic was stored")
+		_, err := request(l, store, "", "no topic")
+		if got := status.Code(err); got != codes.InvalidArgument {
+			l.Errorf("for an empty topic Publish answered with code %v (%q), want the code for a request that is wrong by itself",
+				got, status.Convert(err).Message())
+		}
+		if len(store.stored()) > 0 {
+			l.Errorf("Publish stored the event without a topic")
 		}
 	})
 }
 
-func TestAStoreThatFailsIsTheServersFault(t *testing.T) {
+func TestTheServerIsBlamedForAStoreThatFails(t *testing.T) {
 	lab.Run(t, func(l *lab.Lab) {
-		client, _ := l.Connect(&server{store: &bench{then: func(context.Context) error { return errors.New("disk of db-7 is full") }}})
-		id, err := call(l.Context(), l, client, "alerts", "deploy done")
-		wantCode(l, "for a store that fails", id, err, codes.Internal)
+		_, err := request(l, &bench{then: func(context.Context) error { return errors.New("disk of db-7 is full") }}, "alerts", "deploy done")
+		if got := status.Code(err); got != codes.Internal {
+			l.Errorf("for a store that fails Publish answered with code %v (%q), want the code for an error inside the server",
+				got, status.Convert(err).Message())
+		}
 		if strings.Contains(status.Convert(err).Message(), "db-7") {
-			l.Errorf("the client was told %q: the store's own error is for the server's log, not for clients", status.Convert(err).Message())
+			l.Errorf("Publish told the client %q: the store's own words are for the server's log", status.Convert(err).Message())
 		}
 	})
 }
 
-func wantCode(l *lab.Lab, when, id string, err error, want codes.Code) {
-	l.Helper()
-	switch {
-	case err == nil:
-		l.Fatalf("%s publish returned id %q and no error, want code %v", when, id, want)
-	case status.Code(err) != want:
-		l.Fatalf("%s publish returned code %v (%v), want %v", when, status.Code(err), err, want)
-	}
-}
-
-func TestPublishGivesUpAfterFiveSeconds(t *testing.T) {
-	lab.Run(t, func(l *lab.Lab) {
-		client, _ := l.Connect(&server{store: &bench{then: untilDone}})
-		start := time.Now()
-		id, err := call(l.Context(), l, client, "alerts", "deploy done")
-		if took := time.Since(start); took != 5*time.Second {
-			l.Errorf("with a store that hangs publish returned after %v, want 5s", took)
-		}
-		wantCode(l, "with a store that hangs", id, err, codes.DeadlineExceeded)
-	})
-}
-
-func TestPublishGivesUpWhenTheCallerAllowsMore(t *testing.T) {
-	lab.Run(t, func(l *lab.Lab) {
-		client, _ := l.Connect(&server{store: &bench{then: untilDone}})
-		ctx, cancel := context.WithTimeout(l.Context(), time.Hour)
-		defer cancel()
-		start := time.Now()
-		call(ctx, l, client, "alerts", "deploy done")
-		if took := time.Since(start); took != 5*time.Second {
-			l.Errorf("the caller allows an hour, and publish returned after %v, want 5s", took)
-		}
-	})
-}
-
-func TestTheCallersDeadlineHolds(t *testing.T) {
-	lab.Run(t, func(l *lab.Lab) {
-		client, _ := l.Connect(&server{store: &bench{then: untilDone}})
-		ctx, cancel := context.WithTimeout(l.Context(), time.Second)
-		defer cancel()
-		start := time.Now()
-		id, err := call(ctx, l, client, "alerts", "deploy done")
-		if took := time.Since(start); took != time.Second {
-			l.Errorf("the caller allows 1s, and publish returned after %v", took)
-		}
-		wantCode(l, "after the caller's deadline", id, err, codes.DeadlineExceeded)
-	})
-}
-
-func TestTheCallersCancelHolds(t *testing.T) {
-	lab.Run(t, func(l *lab.Lab) {
-		client, _ := l.Connect(&server{store: &bench{then: untilDone}})
-		ctx, cancel := context.WithCancel(l.Context())
-		defer cancel()
-		time.AfterFunc(2*time.Second, cancel)
-		start := time.Now()
-		id, err := call(ctx, l, client, "alerts", "deploy done")
-		if took := time.Since(start); took != 2*time.Second {
-			l.Errorf("the caller cancelled after 2s, and publish returned after %v", took)
-		}
-		wantCode(l, "after the caller's cancel", id, err, codes.Canceled)
-	})
-}
-
-func TestTheHandlerStopsWhenTheCallerIsGone(t *testing.T) {
+func TestTheHandlerStopsWhenItsCallerIsGone(t *testing.T) {
 	lab.Run(t, func(l *lab.Lab) {
 		ended := make(chan time.Time, 1)
 		client, _ := l.Connect(&server{store: &bench{then: func(ctx context.Context) error {
@@ -226,21 +166,122 @@ func TestTheHandlerStopsWhenTheCallerIsGone(t *testing.T) {
 		ctx, cancel := context.WithCancel(l.Context())
 		defer cancel()
 		time.AfterFunc(2*time.Second, cancel)
-		call(ctx, l, client, "alerts", "deploy done")
+		client.Publish(ctx, &feedv1.PublishRequest{Topic: "alerts", Body: "deploy done"})
 		left := time.Now()
 		if late := (<-ended).Sub(left); late > lab.Latency {
-			l.Errorf("Insert was still busy %v after the caller had left: it was not given the context of the call", late.Round(time.Millisecond))
+			l.Errorf("Publish was still inside Insert %v after its caller had left: Insert has not learned of it", late.Round(time.Second))
+		}
+	})
+}
+
+// The client, against a server that does what the test says.
+
+type scripted struct {
+	feedv1.UnimplementedFeedServiceServer
+	publish func(context.Context, *feedv1.PublishRequest) (*feedv1.PublishResponse, error)
+}
+
+func (s scripted) Publish(ctx context.Context, req *feedv1.PublishRequest) (*feedv1.PublishResponse, error) {
+	return s.publish(ctx, req)
+}
+
+// hanging is a server that answers when nobody waits any more.
+func hanging() scripted {
+	return scripted{publish: func(ctx context.Context, _ *feedv1.PublishRequest) (*feedv1.PublishResponse, error) {
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}}
+}
+
+// call runs publish and returns how long it took.
+func call(ctx context.Context, l *lab.Lab, client feedv1.FeedServiceClient) (id string, took time.Duration, err error) {
+	l.Helper()
+	start := time.Now()
+	l.Call("publish", time.Minute, func() { id, err = publish(ctx, client, "alerts", "deploy done") })
+	return id, time.Since(start), err
+}
+
+func TestPublishSendsTheEventAndReturnsTheID(t *testing.T) {
+	lab.Run(t, func(l *lab.Lab) {
+		var got []*feedv1.PublishRequest
+		client, _ := l.Connect(scripted{publish: func(_ context.Context, req *feedv1.PublishRequest) (*feedv1.PublishResponse, error) {
+			got = append(got, req)
+			return &feedv1.PublishResponse{Id: "id-7"}, nil
+		}})
+		id, _, err := call(l.Context(), l, client)
+		if id != "id-7" || err != nil {
+			l.Errorf("the server answered with id %q, and publish returned %q and error %v", "id-7", id, err)
+		}
+		if len(got) != 1 || got[0].GetTopic() != "alerts" || got[0].GetBody() != "deploy done" {
+			l.Errorf("publish(ctx, client, \"alerts\", \"deploy done\") sent %d requests, want one with that topic and body", len(got))
+		}
+	})
+}
+
+func TestTheStatusOfTheServerReachesTheCaller(t *testing.T) {
+	for _, want := range []codes.Code{codes.InvalidArgument, codes.Internal, codes.ResourceExhausted} {
+		lab.Run(t, func(l *lab.Lab) {
+			client, _ := l.Connect(scripted{publish: func(context.Context, *feedv1.PublishRequest) (*feedv1.PublishResponse, error) {
+				return nil, status.Error(want, "no")
+			}})
+			if id, _, err := call(l.Context(), l, client); status.Code(err) != want {
+				l.Errorf("the server answered with code %v, and publish returned id %q and error %v, which has code %v", want, id, err, status.Code(err))
+			}
+		})
+	}
+}
+
+func TestPublishGivesUpAfterFiveSeconds(t *testing.T) {
+	for _, tt := range []struct {
+		callers string
+		allows  time.Duration
+	}{{"no deadline", 0}, {"an hour", time.Hour}} {
+		lab.Run(t, func(l *lab.Lab) {
+			client, _ := l.Connect(hanging())
+			ctx := l.Context()
+			if tt.allows > 0 {
+				var cancel context.CancelFunc
+				ctx, cancel = context.WithTimeout(ctx, tt.allows)
+				defer cancel()
+			}
+			_, took, err := call(ctx, l, client)
+			if took != 5*time.Second || status.Code(err) != codes.DeadlineExceeded {
+				l.Errorf("with a server that hangs and a caller that sets %s, publish returned %v after %v, want DeadlineExceeded after 5s",
+					tt.callers, err, took)
+			}
+		})
+	}
+}
+
+func TestTheDeadlineOfTheCallerHolds(t *testing.T) {
+	lab.Run(t, func(l *lab.Lab) {
+		client, _ := l.Connect(hanging())
+		ctx, cancel := context.WithTimeout(l.Context(), time.Second)
+		defer cancel()
+		if _, took, err := call(ctx, l, client); took != time.Second || status.Code(err) != codes.DeadlineExceeded {
+			l.Errorf("the caller allows 1s, and publish returned %v after %v, want DeadlineExceeded after 1s", err, took)
+		}
+	})
+}
+
+func TestTheCancelOfTheCallerHolds(t *testing.T) {
+	lab.Run(t, func(l *lab.Lab) {
+		client, _ := l.Connect(hanging())
+		ctx, cancel := context.WithCancel(l.Context())
+		defer cancel()
+		time.AfterFunc(2*time.Second, cancel)
+		if _, took, err := call(ctx, l, client); took != 2*time.Second || status.Code(err) != codes.Canceled {
+			l.Errorf("the caller cancelled after 2s, and publish returned %v after %v, want Canceled after 2s", err, took)
 		}
 	})
 }
 
 func TestPublishEndsWhenTheNetworkDies(t *testing.T) {
 	lab.Run(t, func(l *lab.Lab) {
-		client, link := l.Connect(&server{store: &bench{then: untilDone}})
+		client, link := l.Connect(hanging())
 		time.AfterFunc(time.Second, link.Cut)
-		start := time.Now()
-		id, err := call(l.Context(), l, client, "alerts", "deploy done")
-		if took := time.Since(start); took > 5*time.Second {
+		id, took, err := call(l.Context(), l, client)
+		if took > 5*time.Second {
 			l.Errorf("the network was cut after 1s, and publish returned after %v, want at most 5s", took)
 		}
 		if err == nil {

@@ -1,7 +1,7 @@
 // Wrong: stores with Background: the store goes on for a caller that is gone.
 //
-// Fails: TestTheHandlerStopsWhenTheCallerIsGone
-// Says: Insert was still busy 58.006s after the caller had left
+// Fails: TestTheHandlerStopsWhenItsCallerIsGone
+// Says: Publish was still inside Insert 58s after its caller had left
 package main
 
 import (

@@ -1,7 +1,8 @@
 // Wrong: calls with Background, so that neither the caller's deadline nor its cancel reaches the call.
 //
-// Fails: TestTheCallersDeadlineHolds
-// Says: the caller allows 1s, and publish returned after 5s
+// Fails: TestTheDeadlineOfTheCallerHolds
+// Says: the caller allows 1s, and publish returned
+// Says: after 5s
 package main
 
 import (

@@ -1,8 +1,7 @@
 // Wrong: returns bare errors, which reach the client as Unknown.
 //
-// Fails: TestAnEmptyTopicIsTheCallersMistake
-// Says: for an empty topic publish returned code Unknown
-// Says: want InvalidArgument
+// Fails: TestTheCallerIsBlamedForAnEmptyTopic
+// Says: for an empty topic Publish answered with code Unknown
 package main
 
 import (

@@ -1,8 +1,7 @@
 // Wrong: names the empty topic, but hands the store's error through as it is.
 //
-// Fails: TestAStoreThatFailsIsTheServersFault
-// Says: for a store that fails publish returned code Unknown
-// Says: want Internal
+// Fails: TestTheServerIsBlamedForAStoreThatFails
+// Says: for a store that fails Publish answered with code Unknown
 package main
 
 import (

@@ -1,7 +1,8 @@
 // Wrong: wraps the error with %v, and the code is gone.
 //
-// Fails: TestAnEmptyTopicIsTheCallersMistake
-// Says: for an empty topic publish returned code Unknown
+// Fails: TestTheStatusOfTheServerReachesTheCaller
+// Says: the server answered with code InvalidArgument
+// Says: which has code Unknown
 package main
 
 import (

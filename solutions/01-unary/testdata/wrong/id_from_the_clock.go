@@ -1,7 +1,7 @@
 // Wrong: takes the time as id: calls at the same time get the same.
 //
 // Fails: TestEachEventHasItsOwnID
-// Says: 20 events have the id "
+// Says: gave several events the same id
 package main
 
 import (

@@ -1,7 +1,7 @@
 // Wrong: reads the last id, stores, and writes it back: calls at the same time read the same.
 //
 // Fails: TestEachEventHasItsOwnID
-// Says: 20 events have the id "1"
+// Says: gave several events the same id
 package main
 
 import (

@@ -1,7 +1,8 @@
 // Wrong: cuts the caller's deadline off to be sure of five seconds.
 //
-// Fails: TestTheCallersDeadlineHolds
-// Says: the caller allows 1s, and publish returned after 5s
+// Fails: TestTheDeadlineOfTheCallerHolds
+// Says: the caller allows 1s, and publish returned
+// Says: after 5s
 package main
 
 import (

@@ -1,8 +1,8 @@
 // Wrong: forgets the time.
 //
 // Fails: TestPublishAssignsTheTime
-// Says: the stored event has no time
-// Says: the response has no time
+// Says: the event that Publish stored has no time
+// Says: the response of Publish has no time
 package main
 
 import (

@@ -1,6 +1,6 @@
 // Wrong: bounds the call only when the caller set no deadline, so a caller that allows an hour waits an hour.
 //
-// Fails: TestPublishGivesUpWhenTheCallerAllowsMore
+// Fails: TestPublishGivesUpAfterFiveSeconds
 // Says: publish has not returned after 1m0s
 package main
 

@@ -1,7 +1,7 @@
 // Wrong: ignores that the store failed.
 //
-// Fails: TestAStoreThatFailsIsTheServersFault
-// Says: for a store that fails publish returned id "1" and no error, want code Internal
+// Fails: TestTheServerIsBlamedForAStoreThatFails
+// Says: for a store that fails Publish answered with code OK
 package main
 
 import (

@@ -1,7 +1,7 @@
 // Wrong: answers with the right code and the text of the store's error, which names parts of the server.
 //
-// Fails: TestAStoreThatFailsIsTheServersFault
-// Says: the store's own error is for the server's log
+// Fails: TestTheServerIsBlamedForAStoreThatFails
+// Says: the store's own words are for the server's log
 package main
 
 import (
