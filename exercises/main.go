@@ -207,4 +207,3 @@ func (c *companion) hint(args []string) (int, error) {
 	}
 	return solved, nil
 }
-

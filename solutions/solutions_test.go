@@ -28,28 +28,24 @@ import (
 	"example.com/mygrpc/internal/workbook"
 )
 
-var update = flag.Bool("update", false, "rewrite what the untouched checks print in exercises/*/README.md")
-
-// repeat names the environment variable that hands the repetition flags of
-// this test binary to its tests; see TestMain.
-const repeat = "MYGRPC_REPEAT"
+var (
+	update = flag.Bool("update", false, "rewrite what the untouched checks print in exercises/*/README.md")
+	repeat = flag.String("repeat", "", "flags of the nested runs; -count and -cpu end up here by themselves")
+)
 
 // TestMain hands -count and -cpu down to the nested runs and runs the tests of
 // this package once: a variant is then compiled once, and the process which
 // runs it repeats it.
 func TestMain(m *testing.M) {
 	flag.Parse()
-	flags := []string{"-count=" + flag.Lookup("test.count").Value.String()}
+	*repeat += " -count=" + flag.Lookup("test.count").Value.String()
 	if cpu := flag.Lookup("test.cpu").Value.String(); cpu != "" {
-		flags = append(flags, "-cpu="+cpu)
+		*repeat += " -cpu=" + cpu
 	}
 	for name, once := range map[string]string{"test.count": "1", "test.cpu": ""} {
 		if err := flag.Set(name, once); err != nil {
 			panic(err)
 		}
-	}
-	if err := os.Setenv(repeat, strings.Join(flags, " ")); err != nil {
-		panic(err)
 	}
 	os.Exit(m.Run())
 }
@@ -57,7 +53,7 @@ func TestMain(m *testing.M) {
 // nestedFlags returns the flags of a nested run. There is always a -count, so
 // that the go tool's cache never answers for a variant.
 func nestedFlags() []string {
-	flags := append(strings.Fields(os.Getenv(repeat)), raceFlags()...)
+	flags := append(strings.Fields(*repeat), raceFlags()...)
 	return append(flags, "-timeout="+flag.Lookup("test.timeout").Value.String())
 }
 
@@ -134,7 +130,7 @@ func (z zoo) each(t *testing.T, kind string, atLeast int, test func(*testing.T, 
 }
 
 // run runs the check with answer.go replaced by the file.
-func (z zoo) run(t *testing.T, file string, flags ...string) workbook.Result {
+func (z zoo) run(t *testing.T, file string) workbook.Result {
 	t.Helper()
 	z.slots <- struct{}{}
 	defer func() { <-z.slots }()
@@ -147,16 +143,17 @@ func (z zoo) run(t *testing.T, file string, flags ...string) workbook.Result {
 		t.Fatal(err)
 	}
 	// Nested processes must not outlive this one when its time is over.
-	ctx, cancel := context.WithCancel(t.Context())
+	ctx := t.Context()
 	if deadline, ok := t.Deadline(); ok {
-		ctx, cancel = context.WithDeadline(t.Context(), deadline.Add(-5*time.Second))
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithDeadline(ctx, deadline.Add(-5*time.Second))
+		defer cancel()
 	}
-	defer cancel()
 	results, err := workbook.Check{
 		Root:    z.Root,
 		Dirs:    []string{"solutions/" + z.Name},
 		Overlay: name,
-		Flags:   flags,
+		Flags:   nestedFlags(),
 		// Other packages are tested at the same time, perhaps with -race.
 		Limit: time.Minute,
 	}.Run(ctx)
@@ -170,9 +167,7 @@ func (z zoo) run(t *testing.T, file string, flags ...string) workbook.Result {
 // what the companion says about it.
 func (z zoo) starter(t *testing.T) {
 	t.Parallel()
-	// The companion runs a check once; what its text shows has to come again
-	// and again.
-	r := z.run(t, z.dir("testdata", "starter.go"), nestedFlags()...)
+	r := z.run(t, z.dir("testdata", "starter.go"))
 	sameEachTime(t, r)
 	if r.Verdict == workbook.Pass {
 		t.Fatal("the untouched exercise passes its check")
@@ -219,7 +214,7 @@ func block(readme, marker string) (from, to int, err error) {
 }
 
 func (z zoo) passes(t *testing.T, file string) {
-	r := z.run(t, file, nestedFlags()...)
+	r := z.run(t, file)
 	if r.Verdict != workbook.Pass {
 		t.Errorf("a right answer does not pass:\n%s", z.Report(r))
 	}
@@ -246,7 +241,7 @@ func (z zoo) caught(t *testing.T, file string) {
 	if fails == "" || len(says) == 0 {
 		t.Fatal("the first comment has no line \"Fails: ...\" or no line \"Says: ...\"")
 	}
-	r := z.run(t, file, nestedFlags()...)
+	r := z.run(t, file)
 	sameEachTime(t, r)
 	var said string
 	switch test := r.Test(fails); {
