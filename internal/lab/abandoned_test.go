@@ -48,7 +48,7 @@ func TestTheRecordingOfAnAbandonedStreamIsFresh(t *testing.T) {
 			l.Fatal(err)
 		}
 		link.Note(Client, "firstEvent has returned: nobody reads, nobody cancels")
-		time.Sleep(3*time.Hour)
+		time.Sleep(3 * time.Hour)
 		leaks := l.Leaks()
 		if len(leaks) != 2 {
 			l.Errorf("the leak check says %q, want an RPC and a handler", leaks)

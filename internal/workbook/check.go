@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -17,10 +18,10 @@ import (
 
 // A Check is one request to "go test -json" for some folders of the module.
 type Check struct {
-	Root    string   // the folder of go.mod, absolute
-	Dirs    []string // below Root, with slashes: "exercises/03-client-streaming"
-	Overlay string   // a JSON file for "go test -overlay", or empty
-	Flags   []string // more flags of go test, such as "-race", "-count=3", "-cpu=1,2,4"
+	Root   string   // the folder of go.mod, absolute
+	Dirs   []string // below Root, with slashes: "exercises/03-client-streaming"
+	Answer string   // a file that takes the place of answer.go for this run, or empty
+	Flags  []string // more flags of go test, such as "-race", "-count=3", "-cpu=1,2,4"
 
 	// Limit is the real time that may pass between two beginnings or ends of
 	// tests in a folder, from the moment that its test binary starts. Zero
@@ -75,15 +76,19 @@ func (c Check) once(parent context.Context, dirs []string) ([]Result, error) {
 	ctx, stop := context.WithCancel(parent)
 	defer stop()
 	args := append([]string{"test", "-json"}, c.Flags...)
-	if c.Overlay != "" {
-		args = append(args, "-overlay="+c.Overlay)
-	}
 	// A go command that is interrupted while it builds leaves its files behind.
 	temp, err := os.MkdirTemp(os.Getenv("GOTMPDIR"), "workbook-")
 	if err != nil {
 		return nil, fmt.Errorf("run go test: %w", err)
 	}
 	defer os.RemoveAll(temp)
+	if c.Answer != "" {
+		overlay, err := c.overlay(temp, dirs)
+		if err != nil {
+			return nil, err
+		}
+		args = append(args, "-overlay="+overlay)
+	}
 	s := &stream{limit: c.Limit, flood: c.Flood, stop: stop, builds: map[string][]string{}}
 	for _, dir := range dirs {
 		args = append(args, "./"+dir)
@@ -116,7 +121,11 @@ func (c Check) once(parent context.Context, dirs []string) ([]Result, error) {
 		if err != nil {
 			return nil, err
 		}
-		results = append(results, p.result(c.Root, tests))
+		r := p.result(c.Root, tests)
+		if r.Funcs, err = funcs(cmp.Or(c.Answer, c.answer(p.dir))); err != nil {
+			return nil, err
+		}
+		results = append(results, r)
 	}
 	// A go command that ended by itself has heard of every folder, or it has
 	// said why not.
@@ -127,6 +136,29 @@ func (c Check) once(parent context.Context, dirs []string) ([]Result, error) {
 		return nil, fmt.Errorf("go test said:\n%s", cmp.Or(strings.TrimSpace(string(said.text)), fmt.Sprint(err)))
 	}
 	return results, nil
+}
+
+// answer returns the answer.go of the folder.
+func (c Check) answer(dir string) string {
+	return filepath.Join(c.Root, filepath.FromSlash(dir), "answer.go")
+}
+
+// overlay writes what "go test -overlay" reads to put c.Answer in the place of
+// each folder's answer.go, and returns the file's name.
+func (c Check) overlay(temp string, dirs []string) (string, error) {
+	replace := map[string]string{}
+	for _, dir := range dirs {
+		replace[c.answer(dir)] = c.Answer
+	}
+	text, err := json.Marshal(map[string]any{"Replace": replace})
+	if err != nil {
+		return "", fmt.Errorf("replace answer.go: %w", err)
+	}
+	file := filepath.Join(temp, "overlay.json")
+	if err := os.WriteFile(file, text, 0o666); err != nil {
+		return "", fmt.Errorf("replace answer.go: %w", err)
+	}
+	return file, nil
 }
 
 // tail keeps the last 16 KiB of what is written to it and passes all on.

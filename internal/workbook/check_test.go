@@ -284,18 +284,34 @@ func TestRepetitionsKeepEachVerdict(t *testing.T) {
 	}
 }
 
-func TestOverlayReplacesAFile(t *testing.T) {
+func TestAnswerTakesThePlaceOfTheFile(t *testing.T) {
 	t.Parallel()
 	list := module(t, []fixture{{name: "passes", answer: `return 42`}})
 	root := list[0].Root
 	write(t, root, "other.go", "package main\n\nfunc answer() int {\n\tpanic(\"swapped\")\n}\n\nvar calls int\n")
-	write(t, root, "overlay.json", `{"Replace": {"exercises/01-passes/answer.go": "other.go"}}`)
-	results, err := Check{Root: root, Dirs: dirs(list), Overlay: "overlay.json"}.Run(t.Context())
+	results, err := Check{Root: root, Dirs: dirs(list), Answer: filepath.Join(root, "other.go")}.Run(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	if r := results[0]; r.Verdict != Panicked || r.Line != 4 {
+	r := results[0]
+	if r.Verdict != Panicked || r.Line != 4 {
 		t.Errorf("the verdict is %q at line %d, wanted %q at line 4", r.Verdict, r.Line, Panicked)
+	}
+	if want := []Func{{"answer", 3}}; !slices.Equal(r.Funcs, want) {
+		t.Errorf("the functions are %v, wanted %v", r.Funcs, want)
+	}
+}
+
+func TestAMessageWithoutAPlaceIsPlacedByTheFunctionsThatItNames(t *testing.T) {
+	r := Result{
+		Dir: "exercises/01-x", Verdict: Fail,
+		Funcs: []Func{{"Publish", 11}, {"publish", 25}, {"helper", 40}},
+		Tests: []*Test{{Name: "TestX", Runs: []*Outcome{{Status: Failed, Message: []string{"publish(ctx) returned 1, unhelpful"}}}}},
+	}
+	got := Exercise{Name: "01-x"}.Report(r)
+	const want = "\nX\n  publish(ctx) returned 1, unhelpful\n  exercises/01-x/answer.go:25\n\nEdit"
+	if !strings.Contains(got, want) {
+		t.Errorf("the report is\n%s\nwanted it to contain\n%s", got, want)
 	}
 }
 

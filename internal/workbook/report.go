@@ -94,7 +94,11 @@ func writeFailure(b *strings.Builder, e Exercise, r Result) {
 	run := t.Failure()
 	fmt.Fprintf(b, "\n%s\n", Sentence(t.Name))
 	writeIndented(b, run.Message)
-	for _, line := range places(run.Message) {
+	at := places(run.Message)
+	if len(at) == 0 { // the check saw what a function did, not which of its lines
+		at = mentioned(r.Funcs, run.Message)
+	}
+	for _, line := range at {
 		fmt.Fprintf(b, "  %s:%d\n", e.Answer(), line)
 	}
 	writePrinted(b, run.Printed)

@@ -1,13 +1,16 @@
 package workbook
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
 )
 
 // A Verdict says how the check of one folder ended.
@@ -48,9 +51,18 @@ type Result struct {
 	// Line is the line of answer.go that the panic or the exit came from, or 0.
 	Line int
 
+	// Funcs are the functions that answer.go declares.
+	Funcs []Func
+
 	// Limit is the bound that a Flooded or a TimedOut check went beyond, such
 	// as "1 MiB" or "20 s".
 	Limit string
+}
+
+// A Func is a function or method of answer.go and the line that declares it.
+type Func struct {
+	Name string
+	Line int
 }
 
 // A Test is one test, with one Outcome for each time that it ran (-count and
@@ -124,6 +136,28 @@ func declared(root, dir string) ([]string, error) {
 	}
 	return tests, nil
 }
+
+// funcs returns the functions that the file declares. A file that is missing
+// has none.
+func funcs(file string) ([]Func, error) {
+	text, err := os.ReadFile(file)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("list functions: %w", err)
+	}
+	var all []Func
+	for i, line := range lines(text) {
+		decl, ok := strings.CutPrefix(line, "func ")
+		if strings.HasPrefix(decl, "(") { // the receiver of a method
+			_, decl, _ = strings.Cut(decl, ") ")
+		}
+		if name := decl[:span(decl, inName)]; ok && name != "" {
+			all = append(all, Func{name, i + 1})
+		}
+	}
+	return all, nil
+}
+
+func inName(r rune) bool { return r == '_' || unicode.IsLetter(r) || unicode.IsDigit(r) }
 
 // result turns what was heard of a package into a Result. It is called once,
 // when the go command has ended.
@@ -332,6 +366,18 @@ func places(text []string) []int {
 			if n > 0 && !slices.Contains(found, n) {
 				found = append(found, n)
 			}
+		}
+	}
+	return found
+}
+
+// mentioned returns the lines of the functions that the text names.
+func mentioned(funcs []Func, text []string) []int {
+	words := strings.FieldsFunc(strings.Join(text, " "), func(r rune) bool { return !inName(r) })
+	var found []int
+	for _, f := range funcs {
+		if slices.Contains(words, f.Name) {
+			found = append(found, f.Line)
 		}
 	}
 	return found
