@@ -30,34 +30,35 @@ func Golden(t testing.TB, file, got string) {
 	}
 }
 
-// EndsWell runs a chapter's program over loopback TCP: once to its end, and
-// then once for each line that it prints, interrupted at that line as if by
-// Ctrl-C. Each time it must return and leave nothing behind.
+// EndsWell runs a chapter's program over loopback TCP and wants it to return
+// and to leave nothing behind: once to its end, once for each line that it
+// prints, interrupted there as if by Ctrl-C, and once more interrupted at its
+// first line and at a pace at which only an interrupt ends it.
 func EndsWell(t *testing.T, run func(ctx context.Context, w io.Writer, pace time.Duration) error) {
 	t.Helper()
-	lines := 1
-	for stopAt := 0; stopAt <= lines; stopAt++ {
+	tell := func(stopAt int, pace time.Duration) (lines int) {
 		OverTCP(t, func(l *Lab) {
 			ctx, cancel := context.WithCancel(context.Background())
 			defer cancel()
 			out := &story{stopAt: stopAt, stop: cancel}
 			start := time.Now()
-			err := run(ctx, out, 0)
-			switch took := time.Since(start); {
-			case stopAt > 0:
-			case err != nil:
-				l.Errorf("run returned %v", err)
-			case out.lines < 2:
-				l.Errorf("run printed %d lines", out.lines)
-			default:
-				l.Logf("%d lines in %v", out.lines, took.Round(time.Millisecond))
+			err := run(ctx, out, pace)
+			if lines = out.lines; stopAt == 0 {
+				l.Logf("%d lines in %v", lines, time.Since(start).Round(time.Millisecond))
+				if err != nil || lines < 2 {
+					l.Errorf("run printed %d lines and returned error %v", lines, err)
+				}
 			}
-			lines = max(lines, out.lines)
-			if left := l.left(l.baseline); len(left) > 0 {
-				l.Errorf("interrupted at line %d (0 is never), run left behind: %s", stopAt, strings.Join(left, "\n"))
+			if left, streams := l.left(l.baseline); len(left)+streams > 0 {
+				l.Errorf("interrupted at line %d (0 is never), run left %d open streams and %s", stopAt, streams, strings.Join(left, "\n"))
 			}
 		})
+		return lines
 	}
+	for line := range tell(0, 0) {
+		tell(line+1, 0)
+	}
+	tell(1, time.Hour)
 }
 
 // story counts the lines that a program prints, from any goroutine, and

@@ -9,11 +9,13 @@
 package lab
 
 import (
+	"context"
 	"flag"
 	"fmt"
 	"os"
 	"runtime"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -35,10 +37,15 @@ type Lab struct {
 	start    time.Time
 	bubble   atomic.Value  // string: how goroutine dumps name this test's bubble
 	baseline goleak.Option // what was there before the test
-	links    []*Link
-	servers  []*grpc.Server
-	conns    []*grpc.ClientConn
+	done     chan struct{} // of Context
 	calls    calls
+
+	mu      sync.Mutex
+	said    []string // failures so far, for a verdict that ends the process
+	grace   time.Duration
+	links   []*Link
+	servers []*grpc.Server
+	conns   []*grpc.ClientConn
 }
 
 // An Option changes a limit of Run.
@@ -53,8 +60,8 @@ func Lasts(d time.Duration) Option { return func(l *Lab) { l.lasts = d } }
 // code that keeps virtual time from moving comes near it.
 func RealLimit(d time.Duration) Option { return func(l *Lab) { l.real = d } }
 
-// grace is how long, in virtual time, what was released may take to end: a
-// cancel crosses the network and a handler returns.
+// grace is how long, in virtual time and beside the round trips, what was
+// released may take to end: a cancel crosses the network, a handler returns.
 const grace = time.Second
 
 // Run runs body on a new bench in a bubble of virtual time. When body has
@@ -91,7 +98,7 @@ func OverTCP(t *testing.T, body func(*Lab), opts ...Option) {
 }
 
 func newLab(opts []Option) *Lab {
-	l := &Lab{lasts: 10 * time.Minute, real: 8 * time.Second}
+	l := &Lab{lasts: 10 * time.Minute, real: 8 * time.Second, grace: grace}
 	for _, opt := range opts {
 		opt(l)
 	}
@@ -102,48 +109,120 @@ func newLab(opts []Option) *Lab {
 // leaves this one free to say so.
 func (l *Lab) run(body func(*Lab)) {
 	l.Helper()
-	l.start = time.Now()
-	l.baseline = goleak.IgnoreCurrent()
+	l.start, l.done = time.Now(), make(chan struct{})
+	l.baseline = baseline()
 	l.bubble.Store(current().bubble)
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		defer func() {
-			if r := recover(); r != nil {
-				l.Errorf("panic: %v (%s)", r, caller())
-			}
-		}()
+	l.within(l.lasts, "the test", func() {
 		body(l)
 		if leaks := l.Leaks(); len(leaks) > 0 && !l.Failed() {
 			l.Errorf("%s", strings.Join(leaks, "\n"))
 		}
-	}()
-	limit := time.NewTimer(l.lasts)
-	select {
-	case <-done:
-	case <-limit.C:
-		l.Errorf("the test has not ended after %v:\n%s", l.lasts, l.stuck())
-	}
-	limit.Stop()
+	})
 	failed := l.Failed() // the first failure says what is wrong; what it left does not
 	l.close()
-	if left := l.left(l.baseline); len(left) > 0 && !failed {
+	if left, _ := l.left(l.baseline); len(left) > 0 && !failed {
 		l.Errorf("after everything was closed: %s", strings.Join(left, "\n"))
+	}
+}
+
+// within runs f on a goroutine of its own and reports whether it returned. It
+// says so if f takes longer than limit, panics, or ends in runtime.Goexit
+// without a failure of its own.
+func (l *Lab) within(limit time.Duration, name string, f func()) bool {
+	l.Helper()
+	returned := false
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		defer func() {
+			if r := recover(); r != nil { // the panic's frames still stand on the stack
+				l.Errorf("%s panicked: %v (%s)", name, r, caller())
+			} else if !returned && !l.Failed() {
+				l.Errorf("%s ended in runtime.Goexit", name)
+			}
+		}()
+		f()
+		returned = true
+	}()
+	timer := time.NewTimer(limit)
+	defer timer.Stop()
+	select {
+	case <-done:
+		return returned
+	case <-timer.C:
+		l.Errorf("%s has not returned after %v:\n%s", name, limit, l.stuck())
+		return false
 	}
 }
 
 // close ends everything that was opened on the bench. Stop and not
 // GracefulStop: a handler that ignores its context must not hold up the test.
+// A server with WaitForHandlers would wait for one, so it is not waited for.
 func (l *Lab) close() {
+	close(l.done)
+	for _, link := range l.links {
+		link.Heal() // or nobody learns of the end
+	}
 	for _, conn := range l.conns {
 		conn.Close()
 	}
-	for _, srv := range l.servers {
-		srv.Stop()
+	stopped := make(chan struct{})
+	go func() {
+		defer close(stopped)
+		for _, srv := range l.servers {
+			srv.Stop()
+		}
+	}()
+	select {
+	case <-stopped:
+	case <-time.After(l.grace):
 	}
 	if l.virtual {
-		time.Sleep(grace)
+		time.Sleep(l.grace)
 	}
+}
+
+// Context returns a context that lives as long as the test. Its type is none
+// of package context's, so each context that is made from it and never
+// cancelled keeps a goroutine (context.go, (*cancelCtx).propagateCancel), and
+// the leak check finds the missing cancel.
+func (l *Lab) Context() context.Context { return labContext{l.TB.Context(), l.done} }
+
+type labContext struct {
+	context.Context
+	done chan struct{}
+}
+
+func (c labContext) Done() <-chan struct{} { return c.done }
+
+func (c labContext) Err() error {
+	select {
+	case <-c.done:
+		return context.Canceled
+	default:
+		return nil
+	}
+}
+
+// Error records the failure for a verdict that ends the process, too: what
+// package testing has buffered by then is lost.
+func (l *Lab) Error(args ...any) {
+	l.Helper()
+	l.say(fmt.Sprintln(args...))
+	l.TB.Error(args...)
+}
+
+// Errorf is Error with a format.
+func (l *Lab) Errorf(format string, args ...any) {
+	l.Helper()
+	l.say(fmt.Sprintf(format, args...))
+	l.TB.Errorf(format, args...)
+}
+
+func (l *Lab) say(text string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.said = append(l.said, strings.TrimSpace(text))
 }
 
 // FailNow ends the body.
@@ -183,45 +262,28 @@ func (l *Lab) Elapsed() time.Duration { return time.Since(l.start) }
 // test ends with a message that says where in the answer.
 func (l *Lab) Call(name string, limit time.Duration, f func()) {
 	l.Helper()
-	var panicked string
-	returned := false
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		defer func() {
-			if r := recover(); r != nil {
-				panicked = fmt.Sprintf("%s panicked: %v (%s)", name, r, caller())
-			}
-		}()
-		f()
-		returned = true
-	}()
-	timer := time.NewTimer(limit)
-	defer timer.Stop()
-	select {
-	case <-done:
-	case <-timer.C:
-		l.Fatalf("%s has not returned after %v:\n%s", name, limit, l.stuck())
-	}
-	if panicked != "" {
-		l.Fatalf("%s", panicked)
-	}
-	if !returned {
-		l.FailNow() // f ended by FailNow
+	if !l.within(limit, name, f) {
+		l.FailNow()
 	}
 }
 
 // watch ends the process with a verdict when the test has taken l.real in real
 // time: code that spins, or that waits for a mutex, keeps virtual time from
-// moving, and nothing else can end it. It runs outside the bubble. The
-// returned function calls it off.
+// moving, and nothing else can end it. What the test had already found wrong
+// is the better verdict. It runs outside the bubble. The returned function
+// calls it off.
 func (l *Lab) watch(t *testing.T) (stop func()) {
 	mark := ""
 	if v := flag.Lookup("test.v"); v != nil && v.Value.String() == "test2json" {
 		mark = "\x16" // tells go test -json that this line is not the program's output
 	}
 	timer := time.AfterFunc(l.real, func() {
-		why := fmt.Sprintf("the test has not ended after %v of real time:\n%s", l.real, l.stuck())
+		l.mu.Lock()
+		why := strings.Join(l.said, "\n")
+		l.mu.Unlock()
+		if why == "" {
+			why = fmt.Sprintf("the test has not ended after %v of real time:\n%s", l.real, l.stuck())
+		}
 		fmt.Printf("\n%s--- FAIL: %s (%.2fs)\n    %s\n%sFAIL\n", mark, t.Name(), l.real.Seconds(),
 			strings.ReplaceAll(why, "\n", "\n    "), mark)
 		os.Exit(1)

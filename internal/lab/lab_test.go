@@ -5,9 +5,11 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"regexp"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -16,6 +18,8 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
+
+	feedv1 "example.com/mygrpc/gen/feed/v1"
 )
 
 // victims are tests that must fail. Each runs in a process of its own, by
@@ -141,6 +145,91 @@ func victims() map[string]func(*testing.T) {
 				mu.Lock() // VICTIM
 			}, RealLimit(500*time.Millisecond))
 		},
+		"stream left by an interceptor": func(t *testing.T) {
+			Run(t, func(l *Lab) {
+				k := l.NewLink()
+				k.Serve(service{chat: func(chatServer) error { return nil }})
+				client := feedv1.NewFeedServiceClient(k.Dial(grpc.WithChainStreamInterceptor(openTwice)))
+				stream, _ := client.Chat(context.Background()) // VICTIM
+				stream.Recv()
+			})
+		},
+		"stream of somebody else's connection": func(t *testing.T) {
+			Run(t, func(l *Lab) {
+				k := l.NewLink()
+				k.Serve(service{chat: func(chatServer) error { return nil }})
+				conn, _ := grpc.NewClient("passthrough:///lab", grpc.WithTransportCredentials(insecure.NewCredentials()),
+					grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return k.dial(ctx) }))
+				l.conns = append(l.conns, conn)
+				feedv1.NewFeedServiceClient(conn).Chat(context.Background())
+			})
+		},
+		"context that is never cancelled": func(t *testing.T) {
+			Run(t, func(l *Lab) {
+				client, _ := l.Connect(service{chat: echo})
+				ctx, cancel := context.WithTimeout(l.Context(), time.Minute)
+				chat(ctx, client, "hello")
+				_ = cancel
+			})
+		},
+		"goroutine in a deep recursion": func(t *testing.T) {
+			Run(t, func(l *Lab) {
+				go deep(200, func() { // STARTED
+					<-make(chan bool) // VICTIM
+				})
+			})
+			Run(t, func(l *Lab) {}) // the goroutine is still there
+		},
+		"body that ends its goroutine": func(t *testing.T) { Run(t, func(*Lab) { runtime.Goexit() }) },
+		"answer that ends its goroutine": func(t *testing.T) {
+			Run(t, func(l *Lab) { l.Call("answer", time.Minute, func() { runtime.Goexit() }) })
+		},
+		"answer that sleeps on the test's grid": func(t *testing.T) {
+			for range 20 {
+				Run(t, func(l *Lab) {
+					l.Call("answer", time.Minute, func() {
+						for {
+							time.Sleep(100 * time.Millisecond) // VICTIM
+						}
+					})
+				})
+			}
+		},
+		"mutex deadlock in a go statement": func(t *testing.T) {
+			Run(t, func(l *Lab) {
+				var mu sync.Mutex
+				mu.Lock()
+				go mu.Lock() // STARTED
+				time.Sleep(time.Second)
+			}, RealLimit(500*time.Millisecond))
+		},
+		"failure before a spin": func(t *testing.T) {
+			Run(t, func(l *Lab) {
+				client, _ := l.Connect(service{chat: untilCancelled})
+				l.Call("answer", time.Minute, func() {
+					for { // reconnects without a pause
+						stream, err := client.Chat(context.Background())
+						if err == nil {
+							stream.Recv() // VICTIM
+						}
+					}
+				})
+			}, RealLimit(500*time.Millisecond))
+		},
+		"deaf handler of a server that waits for handlers": func(t *testing.T) {
+			Run(t, func(l *Lab) {
+				k := l.NewLink()
+				k.Serve(service{chat: func(s chatServer) error {
+					for {
+						time.Sleep(time.Second) // HANDLER
+					}
+				}}, grpc.WaitForHandlers(true))
+				client := feedv1.NewFeedServiceClient(k.Dial())
+				ctx, cancel := context.WithCancel(context.Background())
+				client.Chat(ctx)
+				cancel()
+			})
+		},
 		"skip": func(t *testing.T) {
 			Run(t, func(l *Lab) {
 				l.SkipNow() // VICTIM
@@ -163,6 +252,15 @@ func victims() map[string]func(*testing.T) {
 	}
 }
 
+// deep calls f at the end of n calls.
+func deep(n int, f func()) {
+	if n > 0 {
+		deep(n-1, f)
+		return
+	}
+	f()
+}
+
 var victim = flag.String("victim", "", "run this victim; see TestVerdicts")
 
 func TestVictim(t *testing.T) {
@@ -182,25 +280,36 @@ func TestVerdicts(t *testing.T) {
 	verdicts := map[string]string{
 		"abandoned stream": `
 1 of 1 RPCs never ended (Chat, opened at VICTIM)
-the server's Chat handler still runs: blocked receiving from a channel at services_test.go:41`,
+the server's Chat handler still runs: blocked receiving from a channel at services_test.go`,
 		"three abandoned streams": `
 3 of 3 RPCs never ended (Chat, opened at VICTIM (3 times))
-the server's Chat handler still runs: blocked receiving from a channel at services_test.go:41 (3 times)`,
+the server's Chat handler still runs: blocked receiving from a channel at services_test.go (3 times)`,
 		"abandoned stream to a handler in Send": `
 1 of 1 RPCs never ended (Chat, opened at VICTIM)
 the server's Chat handler still runs: blocked in Send at HANDLER`,
-		"deaf handler":                          `the server's Chat handler still runs: blocked receiving from a channel at HANDLER`,
-		"goroutine left":                        `a goroutine that was started at STARTED still runs: blocked sending to a channel at VICTIM`,
-		"connection left":                       `after everything was closed: a grpc.ClientConn was not closed (3 times)`,
-		"answer that waits for ever":            "answer has not returned after 1m0s:\nblocked in Recv at VICTIM\nblocked receiving from a channel at services_test.go:41",
-		"answer that panics":                    `answer panicked: assignment to entry in nil map (VICTIM)`,
-		"handler that panics":                   `the Chat handler panicked: oh (HANDLER)`,
-		"body that panics":                      `panic: oh (VICTIM)`,
-		"body that waits for ever":              "the test has not ended after 10m0s:\nblocked in Recv at VICTIM\nblocked receiving from a channel at services_test.go:41\nsleeping at HANDLER",
-		"spin":                                  "the test has not ended after 500ms of real time:\nrunning without a pause at VICTIM",
-		"spin in a handler":                     "the test has not ended after 500ms of real time:\nrunning without a pause at HANDLER",
-		"mutex deadlock":                        "the test has not ended after 500ms of real time:\nblocked in Lock at VICTIM",
-		"skip":                                  `panic: lab: tests are not skipped (VICTIM)`,
+		"deaf handler":               `the server's Chat handler still runs: blocked receiving from a channel at HANDLER`,
+		"goroutine left":             `a goroutine that was started at STARTED still runs: blocked sending to a channel at VICTIM`,
+		"connection left":            `after everything was closed: a grpc.ClientConn was not closed (3 times)`,
+		"answer that waits for ever": "answer has not returned after 1m0s:\nblocked in Recv at VICTIM\nblocked receiving from a channel at services_test.go",
+		"answer that panics":         `answer panicked: assignment to entry in nil map (VICTIM)`,
+		"handler that panics":        `the Chat handler panicked: oh (HANDLER)`,
+		"body that panics":           `the test panicked: oh (VICTIM)`,
+		"body that waits for ever":   "the test has not returned after 10m0s:\nblocked in Recv at VICTIM\nblocked receiving from a channel at services_test.go\nsleeping at HANDLER",
+		"spin":                       "the test has not ended after 500ms of real time:\nrunning without a pause at VICTIM",
+		"spin in a handler":          "the test has not ended after 500ms of real time:\nrunning without a pause at HANDLER",
+		"mutex deadlock":             "the test has not ended after 500ms of real time:\nblocked in Lock at VICTIM",
+		"stream left by an interceptor": `
+1 of 2 RPCs never ended (Chat, opened at services_test.go)`,
+		"stream of somebody else's connection":             `1 streams never ended that were opened past the lab's own connections`,
+		"context that is never cancelled":                  `a context that WithCancel, WithTimeout or WithDeadline returned was never cancelled`,
+		"goroutine in a deep recursion":                    `a goroutine that was started at STARTED still runs: blocked receiving from a channel at VICTIM`,
+		"body that ends its goroutine":                     `the test ended in runtime.Goexit`,
+		"answer that ends its goroutine":                   `answer ended in runtime.Goexit`,
+		"answer that sleeps on the test's grid":            strings.Repeat("answer has not returned after 1m0s:\nsleeping at VICTIM\n", 20),
+		"mutex deadlock in a go statement":                 "the test has not ended after 500ms of real time:\nblocked in Lock, started at STARTED",
+		"failure before a spin":                            "answer has not returned after 1m0s:\nblocked in Recv at VICTIM\nblocked receiving from a channel at services_test.go",
+		"deaf handler of a server that waits for handlers": `the server's Chat handler still runs: sleeping at HANDLER`,
+		"skip":                                  `the test panicked: lab: tests are not skipped (VICTIM)`,
 		"failing answer that also leaks":        `the first failure`,
 		"failing answer that leaves goroutines": "the first failure\nthe test goes on",
 	}
@@ -232,7 +341,8 @@ the server's Chat handler still runs: blocked in Send at HANDLER`,
 			if took := time.Since(start); took > 10*time.Second {
 				t.Errorf("the verdict took %v", took)
 			}
-			if got := verdict(string(out)); got != strings.TrimSpace(want) {
+			got := regexp.MustCompile(`(services_test\.go):\d+`).ReplaceAllString(verdict(string(out)), "$1")
+			if got != strings.TrimSpace(want) {
 				t.Errorf("the verdict is\n%s\nwant\n%s", got, want)
 			}
 		})

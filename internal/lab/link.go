@@ -73,7 +73,10 @@ func (l *Lab) NewLink(opts ...LinkOption) *Link {
 	for _, opt := range opts {
 		opt(k)
 	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	l.links = append(l.links, k)
+	l.grace = max(l.grace, grace+4*k.latency)
 	return k
 }
 
@@ -100,31 +103,36 @@ func (k *Link) Serve(svc feedv1.FeedServiceServer, opts ...grpc.ServerOption) *g
 	if err != nil {
 		k.lab.Fatalf("lab: %v", err)
 	}
+	k.lab.mu.Lock()
+	defer k.lab.mu.Unlock()
 	k.lab.servers = append(k.lab.servers, srv)
 	go srv.Serve(lis)
 	return srv
 }
 
 // Dial opens a connection over the link and returns when it is up and idle:
-// both preface and settings have been exchanged and acknowledged. The first
-// Dial of a link also starts its recording. The lab closes the connection when
-// the test ends.
+// settings have been exchanged and acknowledged. The first Dial of a link also
+// starts its recording. The lab closes the connection when the test ends.
 func (k *Link) Dial(opts ...grpc.DialOption) *grpc.ClientConn {
 	k.lab.Helper()
 	own := []grpc.DialOption{
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return k.dial(ctx) }),
-		grpc.WithChainUnaryInterceptor(k.lab.calls.unary),
-		grpc.WithChainStreamInterceptor(k.lab.calls.stream),
 	}
 	if !k.bdp {
 		own = append(own, grpc.WithStaticStreamWindowSize(Window), grpc.WithStaticConnWindowSize(Window))
 	}
-	conn, err := grpc.NewClient("passthrough:///lab", append(own, opts...)...)
+	// The lab counts innermost: an interceptor of the test may open a stream
+	// more than once.
+	opts = append(append(own, opts...),
+		grpc.WithChainUnaryInterceptor(k.lab.calls.unary), grpc.WithChainStreamInterceptor(k.lab.calls.stream))
+	conn, err := grpc.NewClient("passthrough:///lab", opts...)
 	if err != nil {
 		k.lab.Fatalf("lab: %v", err)
 	}
+	k.lab.mu.Lock()
 	k.lab.conns = append(k.lab.conns, conn)
+	k.lab.mu.Unlock()
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
 	conn.Connect()
@@ -133,11 +141,9 @@ func (k *Link) Dial(opts ...grpc.DialOption) *grpc.ClientConn {
 			k.lab.Fatalf("lab: the connection is still %v after 20s", state)
 		}
 	}
-	if !k.wire.marked {
-		<-k.wire.settled
-		time.Sleep(2 * k.latency) // the acknowledgements arrive
-		k.Mark()
-	}
+	<-k.wire.settled
+	time.Sleep(2 * k.latency) // the acknowledgements arrive
+	k.wire.begin.Do(k.Mark)
 	return conn
 }
 
@@ -146,6 +152,7 @@ func (k *Link) Dial(opts ...grpc.DialOption) *grpc.ClientConn {
 // refused until Heal.
 func (k *Link) Cut() {
 	k.mu.Lock()
+	k.lift()
 	k.state = cut
 	conns := k.conns
 	k.conns = nil
@@ -181,16 +188,22 @@ func (k *Link) Blackhole() {
 func (k *Link) Heal() {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	was := k.state
 	k.state = up
-	if was == blackhole {
-		k.black.Store(false)
-		close(k.heal)
-		k.heal = make(chan struct{})
+	if k.lift() {
 		for _, c := range k.conns {
 			c.(*virtualConn).in.heal()
 		}
 	}
+}
+
+// lift ends a black hole for what is sent and dialed from now on.
+func (k *Link) lift() bool {
+	if !k.black.Swap(false) {
+		return false
+	}
+	close(k.heal)
+	k.heal = make(chan struct{})
+	return true
 }
 
 func (k *Link) listen() (net.Listener, error) {

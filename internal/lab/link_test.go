@@ -183,6 +183,25 @@ func TestRightAnswersAreNotCalledLeaks(t *testing.T) {
 			k.Cut()
 			chat(l.Context(), client, "hello")
 		},
+		"on a connection that is too old": func(l *Lab, _ feedv1.FeedServiceClient, k *Link) {
+			aging := l.NewLink()
+			aging.Serve(service{chat: echo}, grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionAge: time.Minute}))
+			client := feedv1.NewFeedServiceClient(aging.Dial())
+			for range 5 {
+				time.Sleep(time.Minute)
+				if _, err := chat(l.Context(), client, "hello"); err != nil {
+					l.Error(err)
+				}
+			}
+		},
+		"over a slow link": func(l *Lab, _ feedv1.FeedServiceClient, k *Link) {
+			client, _ := l.Connect(service{chat: echo}, WithLatency(2*time.Second))
+			chat(l.Context(), client, "hello")
+		},
+		"opened twice by an interceptor": func(l *Lab, _ feedv1.FeedServiceClient, k *Link) {
+			client := feedv1.NewFeedServiceClient(k.Dial(grpc.WithChainStreamInterceptor(openTwice)))
+			chat(l.Context(), client, "hello")
+		},
 		"a goroutine that ends in time": func(l *Lab, _ feedv1.FeedServiceClient, _ *Link) {
 			go time.Sleep(grace / 2)
 		},
@@ -245,14 +264,20 @@ func TestEveryIgnoredTransportGoroutineIsNeeded(t *testing.T) {
 	for i := range transport() {
 		Run(t, func(l *Lab) {
 			alive := l.NewLink()
-			alive.Serve(service{chat: echo})
+			alive.Serve(service{chat: echo}, grpc.NumStreamWorkers(2))
 			alive.Dial(grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: time.Hour}))
-			_, broken := l.Connect(service{chat: echo})
-			broken.Cut()
-			time.Sleep(time.Millisecond) // the channel notices and goes idle
+			_, refusing := l.Connect(service{chat: echo})
+			refusing.Cut()
+			_, silent := l.Connect(service{chat: echo})
+			silent.Cut()
+			time.Sleep(time.Millisecond) // the channels notice and go idle
+			silent.Heal()
 			l.conns[1].Connect()
-			time.Sleep(100 * time.Millisecond) // the dial is refused, the backoff runs
-			if left := l.left(append(transport(), l.baseline)...); len(left) > 0 {
+			l.conns[2].Connect()
+			time.Sleep(2*Latency + time.Millisecond)
+			silent.Blackhole()                 // during the handshake
+			time.Sleep(100 * time.Millisecond) // the other dial is refused, its backoff runs
+			if left, _ := l.left(append(transport(), l.baseline)...); len(left) > 0 {
 				l.Errorf("healthy connections are called leaks: %q", left)
 			}
 			others := append(slices.Delete(transport(), i, i+1), l.baseline)
@@ -261,4 +286,75 @@ func TestEveryIgnoredTransportGoroutineIsNeeded(t *testing.T) {
 			}
 		})
 	}
+}
+
+func TestACutEndsABlackHole(t *testing.T) {
+	Run(t, func(l *Lab) {
+		client, k := l.Connect(service{chat: echo})
+		k.Blackhole()
+		k.Cut()
+		k.Heal()
+		time.Sleep(time.Minute)
+		if got, err := chat(l.Context(), client, "hello"); got != "hello" || err != nil {
+			l.Errorf("an RPC returned %q, %v", got, err)
+		}
+	})
+}
+
+func TestAClosedConnectionIsNotHeardOfThroughABlackHole(t *testing.T) {
+	Run(t, func(l *Lab) {
+		var ended atomic.Int64 // in the lab's time
+		k := l.NewLink()
+		k.Serve(service{chat: func(s chatServer) error {
+			for range time.Tick(time.Second) {
+				if err := s.Send(line("tick")); err != nil {
+					ended.Store(int64(l.Elapsed()))
+					return err
+				}
+			}
+			return nil
+		}})
+		conn := k.Dial()
+		start := l.Elapsed()
+		if _, err := feedv1.NewFeedServiceClient(conn).Chat(context.Background()); err != nil {
+			l.Fatal(err)
+		}
+		time.Sleep(3500 * time.Millisecond)
+		k.Blackhole()
+		conn.Close()
+		time.Sleep(time.Minute)
+		if at := time.Duration(ended.Load()); at != 0 {
+			l.Errorf("the handler learned of the end after %v, through a black hole", at-start)
+		}
+		k.Heal()
+		time.Sleep(2 * time.Second)
+		if time.Duration(ended.Load()) < start+time.Minute {
+			l.Errorf("the handler has not learned of the end from what arrived after the black hole")
+		}
+	})
+}
+
+func TestBandwidthIsCountedOnceAfterABlackHole(t *testing.T) {
+	Run(t, func(l *Lab) {
+		got := make(chan time.Time, 1)
+		client, k := l.Connect(service{chat: func(s chatServer) error {
+			_, err := s.Recv()
+			got <- time.Now()
+			return err
+		}}, WithBandwidth(10_000))
+		ctx, cancel := context.WithCancel(l.Context())
+		defer cancel()
+		stream, err := client.Chat(ctx)
+		if err != nil {
+			l.Fatal(err)
+		}
+		stream.Send(sized(20_000))
+		time.Sleep(time.Millisecond)
+		k.Blackhole()
+		start := time.Now()
+		k.Heal()
+		if took := (<-got).Sub(start).Round(100 * time.Millisecond); took != 2*time.Second {
+			l.Errorf("20,000 B at 10,000 B/s arrived after %v", took)
+		}
+	})
 }

@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"cmp"
 	"io"
 	"net"
 	"os"
@@ -19,8 +20,10 @@ type pipe struct {
 	queue    []segment
 	free     time.Time // when the last byte written so far has left the sender
 	wake     chan struct{}
-	err      error // what ends the direction at once: a reset, or a local Close
 	deadline time.Time
+	reset    error // both ends fail with it
+	unread   bool  // the reader has closed its end: what still comes is dropped
+	fin      bool  // the writer has closed its end
 }
 
 // segment is what one Write put on the way. A nil data is the FIN.
@@ -37,9 +40,15 @@ func newPipe(link *Link) *pipe {
 func (p *pipe) send(data []byte) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.err != nil {
-		return p.err
+	switch {
+	case p.reset != nil:
+		return p.reset
+	case p.fin:
+		return net.ErrClosed
+	case p.unread:
+		return nil // the writer cannot know yet
 	}
+	p.fin = data == nil
 	arrives := time.Time{}
 	if !p.link.black.Load() {
 		arrives = p.arrival(len(data))
@@ -65,9 +74,9 @@ func (p *pipe) arrival(n int) time.Time {
 func (p *pipe) read(b []byte) (int, error) {
 	for {
 		p.mu.Lock()
-		if p.err != nil {
-			p.mu.Unlock()
-			return 0, p.err
+		if p.reset != nil || p.unread {
+			defer p.mu.Unlock()
+			return 0, cmp.Or(p.reset, net.ErrClosed)
 		}
 		now := time.Now()
 		var next time.Time
@@ -119,6 +128,7 @@ func (p *pipe) blackhole() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	now := time.Now()
+	p.free = now
 	for i := range p.queue {
 		if p.queue[i].arrives.After(now) {
 			p.queue[i].arrives = time.Time{}
@@ -139,14 +149,19 @@ func (p *pipe) heal() {
 	p.poke()
 }
 
-// fail ends the direction at once for reader and writer; what was on the way
-// is lost.
+// fail resets the direction: what was on the way is lost.
 func (p *pipe) fail(err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.err == nil {
-		p.err = err
-	}
+	p.reset = err
+	p.poke()
+}
+
+// stopReading drops what is there and what still comes.
+func (p *pipe) stopReading() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.unread, p.queue = true, nil
 	p.poke()
 }
 
@@ -181,12 +196,11 @@ func (c *virtualConn) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// Close sends a FIN behind what was written. The other end may go on writing;
-// as with TCP nobody reads it.
+// Close sends a FIN behind what was written. The other end learns of it when
+// the FIN arrives; what it writes until then is lost.
 func (c *virtualConn) Close() error {
-	c.in.fail(net.ErrClosed)
-	c.out.send(nil)
-	return nil
+	c.in.stopReading()
+	return c.out.send(nil)
 }
 
 // reset is a RST: both directions end at both ends.

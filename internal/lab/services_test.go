@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"context"
 	"errors"
 	"io"
 	"strings"
@@ -47,3 +48,11 @@ func line(text string) *feedv1.ChatMessage { return &feedv1.ChatMessage{Text: te
 // sized returns a message that takes n bytes on the wire: 5 of gRPC's prefix,
 // 3 of the field's tag and length, and the text.
 func sized(n int) *feedv1.ChatMessage { return line(strings.Repeat("x", n-8)) }
+
+// openTwice opens a stream, drops it and opens another.
+func openTwice(ctx context.Context, desc *grpc.StreamDesc, conn *grpc.ClientConn, method string, open grpc.Streamer, opts ...grpc.CallOption) (grpc.ClientStream, error) {
+	if _, err := open(ctx, desc, conn, method, opts...); err != nil {
+		return nil, err
+	}
+	return open(ctx, desc, conn, method, opts...)
+}

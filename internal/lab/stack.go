@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"fmt"
 	"path/filepath"
+	"regexp"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -17,6 +19,7 @@ type goroutine struct {
 	state  string  // "chan send", "running", "sync.Mutex.Lock", …
 	bubble string  // "synctest bubble 7", "" outside of bubbles
 	gives  bool    // durably blocked: lets virtual time move
+	elided bool    // more than 100 frames, of which a dump leaves out some
 	frames []frame // innermost first
 	parent frame   // the go statement that started it
 }
@@ -33,9 +36,7 @@ func (f frame) place() string { return fmt.Sprintf("%s:%d", filepath.Base(f.file
 // name is the last element of the function's name: "Recv", "Watch".
 func (f frame) name() string {
 	fn := strings.ReplaceAll(f.fn, "[...]", "")
-	for strings.Contains(fn, ".func") { // a literal goes by the function around it
-		fn = fn[:strings.LastIndex(fn, ".func")]
-	}
+	fn = regexp.MustCompile(`(\.func\d+|\.\d+|-fm|-range\d+)+$`).ReplaceAllString(fn, "") // a literal goes by the function around it
 	return fn[strings.LastIndex(fn, ".")+1:]
 }
 
@@ -100,6 +101,11 @@ func parse(text []byte) []goroutine {
 				g.bubble = part
 			}
 		}
+		lines = slices.DeleteFunc(lines, func(line string) bool {
+			elided := strings.HasPrefix(line, "...")
+			g.elided = g.elided || elided
+			return elided
+		})
 		for i := 1; i+1 < len(lines); i += 2 {
 			fn, created := strings.CutPrefix(lines[i], "created by ")
 			fn, _, _ = strings.Cut(fn, " in goroutine ")
@@ -146,9 +152,9 @@ func (g goroutine) user() (at, callee frame, ok bool) {
 // answer.go:23".
 func (g goroutine) doing() string {
 	at, callee, ok := g.user()
-	where := at.place()
-	if !ok && len(g.frames) > 0 {
-		where = g.frames[0].fn
+	where := " at " + at.place()
+	if !ok { // a go statement called a function of somebody else
+		callee, where = g.frames[len(g.frames)-1], ""
 	}
 	what := fmt.Sprintf("blocked (%s)", g.state)
 	switch {
@@ -165,7 +171,7 @@ func (g goroutine) doing() string {
 	case strings.HasPrefix(g.state, "select"):
 		what = "blocked in a select"
 	}
-	return what + " at " + where
+	return what + where
 }
 
 // inHandler returns the name of the method whose handler runs on g.

@@ -2,6 +2,7 @@ package lab
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
 	"net"
 	"slices"
@@ -59,10 +60,10 @@ func (f Frame) Field(name string) string {
 // recorder decodes what passes a link's connections.
 type recorder struct {
 	settled chan struct{} // closed when both ends have acknowledged settings
+	begin   sync.Once     // the first Mark
 
 	mu     sync.Mutex
 	start  time.Time
-	marked bool
 	frames []Frame
 	conns  int // connections so far
 	acks   [2]bool
@@ -72,24 +73,30 @@ type recorder struct {
 func (k *Link) Mark() {
 	k.wire.mu.Lock()
 	defer k.wire.mu.Unlock()
-	k.wire.marked = true
 	k.wire.start = time.Now()
 	k.wire.frames = nil
 }
 
-// Frames returns what was sent since Mark in order of time; what both sides
-// sent at one instant is ordered by side.
+// Frames returns what was sent since Mark in order of time; what was sent at
+// one instant is ordered by side, and notes come first.
 func (k *Link) Frames() []Frame {
 	k.wire.mu.Lock()
 	defer k.wire.mu.Unlock()
 	frames := slices.Clone(k.wire.frames)
 	slices.SortStableFunc(frames, func(a, b Frame) int {
-		if a.At != b.At {
-			return int(a.At - b.At)
-		}
-		return int(a.From - b.From)
+		return cmp.Or(cmp.Compare(a.At, b.At), cmp.Compare(a.From, b.From), cmp.Compare(a.order(), b.order()))
 	})
 	return frames
+}
+
+// order puts notes before the frames of their side and instant, as cause
+// before effect: whether the program or gRPC's writer runs first is up to the
+// scheduler.
+func (f Frame) order() int {
+	if f.Type == "" {
+		return 0
+	}
+	return 1
 }
 
 // Note adds a line to the ladder: what the program on that side saw.
@@ -155,22 +162,25 @@ type tapped struct {
 }
 
 func (t *tapped) Write(b []byte) (int, error) {
-	t.on.sent(t.side, b)
-	return t.Conn.Write(b)
+	t.on.mu.Lock() // until it is recorded, or the answer could be recorded first
+	defer t.on.mu.Unlock()
+	n, err := t.Conn.Write(b)
+	t.on.sent(t.side, b[:n])
+	return n, err
 }
 
 func (t *tapped) Read(b []byte) (int, error) {
 	n, err := t.Conn.Read(b)
 	if t.otherSide {
+		t.on.mu.Lock()
+		defer t.on.mu.Unlock()
 		t.on.sent(1-t.side, b[:n])
 	}
 	return n, err
 }
 
-// sent decodes the frames that b completes.
+// sent decodes the frames that b completes. The caller holds c.mu.
 func (c *connection) sent(from Side, b []byte) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
 	d := &c.sides[from]
 	skip := min(d.preface, len(b))
 	d.preface -= skip
@@ -248,7 +258,7 @@ func headerText(fields []hpack.HeaderField) string {
 	var words []string
 	for _, h := range fields {
 		switch h.Name {
-		case ":method", ":scheme", ":authority", "content-type", "user-agent", "te":
+		case ":method", ":scheme", ":authority", "content-type", "user-agent", "te", "grpc-accept-encoding":
 		case ":path":
 			words = append(words, h.Value)
 		default:
@@ -272,10 +282,16 @@ func (c *connection) messages(from Side, f *http2.DataFrame) string {
 		if len(b) < n {
 			break
 		}
-		texts = append(texts, c.message(from, f.StreamID, b[5:n]))
+		if b[0] == 0 {
+			texts = append(texts, c.message(from, f.StreamID, b[5:n]))
+		} else {
+			texts = append(texts, fmt.Sprintf("compressed message of %d B", n-5))
+		}
 		b = b[n:]
 	}
-	d.partial[f.StreamID] = b
+	if d.partial[f.StreamID] = b; len(b) == 0 {
+		delete(d.partial, f.StreamID)
+	}
 	return strings.Join(texts, " ")
 }
 
@@ -283,10 +299,11 @@ func (c *connection) messages(from Side, f *http2.DataFrame) string {
 // this direction.
 func (c *connection) message(from Side, stream uint32, payload []byte) string {
 	name := protoreflect.FullName(strings.ReplaceAll(strings.TrimPrefix(c.paths[stream], "/"), "/", "."))
+	unknown := fmt.Sprintf("message of %d B", len(payload))
 	desc, err := protoregistry.GlobalFiles.FindDescriptorByName(name)
 	method, ok := desc.(protoreflect.MethodDescriptor)
 	if err != nil || !ok {
-		return fmt.Sprintf("message of %d B", len(payload))
+		return unknown
 	}
 	of := method.Input()
 	if from == Server {
@@ -294,11 +311,11 @@ func (c *connection) message(from Side, stream uint32, payload []byte) string {
 	}
 	kind, err := protoregistry.GlobalTypes.FindMessageByName(of.FullName())
 	if err != nil {
-		return fmt.Sprintf("message of %d B", len(payload))
+		return unknown
 	}
 	m := kind.New()
 	if err := proto.Unmarshal(payload, m.Interface()); err != nil {
-		return fmt.Sprintf("%s that does not decode", of.Name())
+		return unknown
 	}
 	return messageText(m)
 }
