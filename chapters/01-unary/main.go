@@ -57,7 +57,7 @@ func (f *feed) insert(
 	return &feedv1.PublishResponse{Id: ev.Id, At: ev.At}, nil
 }
 
-// bareServer leaves the code to gRPC, which knows only one: Unknown.
+// bareServer leaves the code to gRPC, which makes Unknown of most errors.
 type bareServer struct{ feed }
 
 func (s *bareServer) Publish(

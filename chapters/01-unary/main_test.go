@@ -3,6 +3,8 @@ package main
 import (
 	"context"
 	"errors"
+	"io"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -102,6 +104,29 @@ func TestABareErrorBecomesUnknown(t *testing.T) {
 	})
 }
 
+func TestOnlyAStatusOrAContextErrorHasACode(t *testing.T) {
+	for _, tt := range []struct {
+		err  error
+		want codes.Code
+	}{
+		{context.DeadlineExceeded, codes.DeadlineExceeded},
+		{context.Canceled, codes.Canceled},
+		{status.Error(codes.NotFound, "no such shard"), codes.NotFound},
+		{os.ErrNotExist, codes.Unknown},
+		{io.EOF, codes.Unknown},
+	} {
+		lab.Run(t, func(l *lab.Lab) {
+			// insert wraps it with %w.
+			client, _ := l.Connect(&bareServer{feed{store: func(context.Context, *feedv1.Event) error { return tt.err }}})
+			_, err := publish(l.Context(), client, "alerts", "?", time.Second)
+			if status.Code(err) != tt.want {
+				l.Errorf("a handler that wraps %v gave %v, want code %v", tt.err, err, tt.want)
+			}
+			l.Logf("%v: code %v", tt.err, status.Code(err))
+		})
+	}
+}
+
 func TestAStatusKeepsItsCode(t *testing.T) {
 	lab.Run(t, func(l *lab.Lab) {
 		client, _ := l.Connect(&server{feed{store: fullDisk}})
@@ -139,7 +164,7 @@ func TestTheDeadlineTravelsAsADuration(t *testing.T) {
 	})
 }
 
-func TestTheShorterDeadlineWins(t *testing.T) {
+func TestABoundOfYourOwnOnlyShortens(t *testing.T) {
 	for _, tt := range []struct{ callers, own, want time.Duration }{
 		{time.Second, 5 * time.Second, time.Second},
 		{5 * time.Second, time.Second, time.Second},

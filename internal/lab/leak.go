@@ -36,7 +36,8 @@ func transport() []goleak.Option {
 // still open: RPCs that never ended, handlers that still run, and goroutines
 // that the test's code started. It is empty if all is well. Before it looks it
 // gives what was released a second of virtual time, and twice the round trip,
-// to end.
+// to end. A context that the test itself made from Context counts too, until
+// it is cancelled.
 func (l *Lab) Leaks() []string {
 	if l.virtual {
 		time.Sleep(l.grace)

@@ -45,8 +45,8 @@ func (s *server) Publish(ctx context.Context, req *feedv1.PublishRequest) (*feed
 	return &feedv1.PublishResponse{Id: ev.GetId(), At: ev.GetAt()}, nil
 }
 
-// publish publishes one event and returns its id. It waits for at most five
-// seconds, and less if ctx ends earlier. The server's status reaches the
+// publish publishes one event and returns its id. It gives up after five
+// seconds, and earlier if ctx ends earlier. The server's status reaches the
 // caller.
 func publish(ctx context.Context, client feedv1.FeedServiceClient, topic, body string) (id string, err error) {
 	// WithTimeout can only shorten what ctx allows, so the caller's own

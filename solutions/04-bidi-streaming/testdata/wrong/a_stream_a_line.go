@@ -1,0 +1,40 @@
+// Wrong: opens a stream for each line: the server sees many short chats.
+//
+// Fails: TestAServerThatEchoes
+// Says: chat opened 2 streams, want one
+package main
+
+import (
+	"context"
+	"errors"
+	"io"
+
+	feedv1 "example.com/mygrpc/gen/feed/v1"
+)
+
+// chat sends all lines on one stream, and returns the text of all replies, in
+// the order in which they came, when the server has ended the stream. How the
+// server ended it, the error says: nil for OK, the server's status otherwise.
+func chat(ctx context.Context, client feedv1.FeedServiceClient, lines []string) (replies []string, err error) {
+	for _, line := range lines {
+		stream, err := client.Chat(ctx)
+		if err != nil {
+			return replies, err
+		}
+		if err := stream.Send(&feedv1.ChatMessage{From: "client", Text: line}); err != nil {
+			return replies, err
+		}
+		stream.CloseSend()
+		for {
+			msg, err := stream.Recv()
+			if errors.Is(err, io.EOF) {
+				break
+			}
+			if err != nil {
+				return replies, err
+			}
+			replies = append(replies, msg.GetText())
+		}
+	}
+	return replies, nil
+}

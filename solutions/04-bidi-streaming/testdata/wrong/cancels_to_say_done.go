@@ -1,0 +1,50 @@
+// Wrong: cancels when the last line is sent: what is on the way in either direction is lost.
+//
+// Fails: TestAServerThatEchoes
+// Says: returned 0 replies after 0s, want 3
+package main
+
+import (
+	"context"
+	"errors"
+	"io"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	feedv1 "example.com/mygrpc/gen/feed/v1"
+)
+
+// chat sends all lines on one stream, and returns the text of all replies, in
+// the order in which they came, when the server has ended the stream. How the
+// server ended it, the error says: nil for OK, the server's status otherwise.
+func chat(ctx context.Context, client feedv1.FeedServiceClient, lines []string) (replies []string, err error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	stream, err := client.Chat(ctx)
+	if err != nil {
+		return nil, err
+	}
+	done := make(chan error, 1)
+	go func() {
+		for {
+			msg, err := stream.Recv()
+			if err != nil {
+				done <- err
+				return
+			}
+			replies = append(replies, msg.GetText())
+		}
+	}()
+	for _, line := range lines {
+		if err := stream.Send(&feedv1.ChatMessage{From: "client", Text: line}); err != nil {
+			break // the stream has ended; Recv tells how
+		}
+	}
+	stream.CloseSend()
+	cancel()
+	if err := <-done; !errors.Is(err, io.EOF) && status.Code(err) != codes.Canceled {
+		return replies, err
+	}
+	return replies, nil
+}
