@@ -209,13 +209,13 @@ func long() []string {
 	return all
 }
 
-func TestAServerThatEchoes(t *testing.T) {
+func TestChatReturnsAReplyForEachLine(t *testing.T) {
 	wantWhole(t, &peer{what: "a server that echoes each line", script: func(p *peer) error {
 		return p.hearAll(p.echo)
 	}}, lines, []string{"echo: hello", "echo: world", "echo: bye"}, time.Minute)
 }
 
-func TestAServerThatAnswersAfterTheHalfClose(t *testing.T) {
+func TestChatReturnsRepliesThatComeAfterTheHalfClose(t *testing.T) {
 	wantWhole(t, &peer{what: "a server that answers after the half-close", script: func(p *peer) error {
 		if err := p.hearAll(func(string) error { return nil }); err != nil {
 			return err
@@ -229,7 +229,7 @@ func TestAServerThatAnswersAfterTheHalfClose(t *testing.T) {
 	}}, lines, []string{"echo: hello", "echo: world", "echo: bye"}, time.Minute)
 }
 
-func TestAServerThatSpeaksFirst(t *testing.T) {
+func TestChatReturnsTheGreetingOfAServerThatSpeaksFirst(t *testing.T) {
 	wantWhole(t, &peer{what: "a server that speaks first", script: func(p *peer) error {
 		if err := p.say("welcome"); err != nil {
 			return err
@@ -238,7 +238,7 @@ func TestAServerThatSpeaksFirst(t *testing.T) {
 	}}, lines, []string{"welcome", "echo: hello", "echo: world", "echo: bye"}, time.Minute)
 }
 
-func TestAServerThatSendsThreeRepliesALine(t *testing.T) {
+func TestChatReturnsThreeRepliesForEachLine(t *testing.T) {
 	wantWhole(t, &peer{what: "a server that sends three replies a line", script: func(p *peer) error {
 		return p.hearAll(func(line string) error {
 			for i := range 3 {
@@ -251,7 +251,7 @@ func TestAServerThatSendsThreeRepliesALine(t *testing.T) {
 	}}, lines, []string{"hello 1", "hello 2", "hello 3", "world 1", "world 2", "world 3", "bye 1", "bye 2", "bye 3"}, time.Minute)
 }
 
-func TestAServerThatListens(t *testing.T) {
+func TestChatEndsWellWithoutAReply(t *testing.T) {
 	wantWhole(t, &peer{what: "a server that never answers", script: func(p *peer) error {
 		if err := p.hearAll(func(string) error { return nil }); err != nil {
 			return err
@@ -260,7 +260,7 @@ func TestAServerThatListens(t *testing.T) {
 	}}, lines, nil, time.Minute)
 }
 
-func TestAServerThatTakesItsTime(t *testing.T) {
+func TestChatWaitsForAServerThatTakesItsTime(t *testing.T) {
 	wantWhole(t, &peer{what: "a server that takes an hour for each reply", script: func(p *peer) error {
 		return p.hearAll(func(line string) error {
 			if err := p.wait(time.Hour); err != nil {
@@ -271,7 +271,7 @@ func TestAServerThatTakesItsTime(t *testing.T) {
 	}}, lines, []string{"echo: hello", "echo: world", "echo: bye"}, 5*time.Hour)
 }
 
-func TestNoLines(t *testing.T) {
+func TestChatHalfClosesWithoutALine(t *testing.T) {
 	wantWhole(t, &peer{what: "a server that speaks first, and with no lines at all,", script: func(p *peer) error {
 		if err := p.say("welcome"); err != nil {
 			return err
@@ -295,9 +295,9 @@ func hearTwo(end func(*peer) error) func(*peer) error {
 	}
 }
 
-// TestAServerThatEndsEarly ends with OK: whether it has read all is its own
+// TestChatEndsWellWhenTheServerEndsEarly ends with OK: whether it has read all is its own
 // affair.
-func TestAServerThatEndsEarly(t *testing.T) {
+func TestChatEndsWellWhenTheServerEndsEarly(t *testing.T) {
 	lab.Run(t, func(l *lab.Lab) {
 		p := &peer{what: "a server that ends the stream with OK after two lines", script: hearTwo(func(*peer) error { return nil })}
 		client, _ := l.Connect(p)
@@ -307,7 +307,7 @@ func TestAServerThatEndsEarly(t *testing.T) {
 	})
 }
 
-func TestAServerThatEndsEarlyWhileYouSend(t *testing.T) {
+func TestChatEndsWellWhenTheServerEndsWhileSendWaits(t *testing.T) {
 	lab.Run(t, func(l *lab.Lab) {
 		p := &peer{what: "a server that ends the stream with OK while Send is blocked", script: hearTwo(func(p *peer) error { return p.wait(time.Second) })}
 		client, _ := l.Connect(p)
@@ -324,7 +324,7 @@ func closed(p *peer) error {
 	return status.Error(codes.FailedPrecondition, "the room is closed")
 }
 
-func TestAServerThatFails(t *testing.T) {
+func TestChatReturnsTheStatusOfAServerThatFails(t *testing.T) {
 	lab.Run(t, func(l *lab.Lab) {
 		p := &peer{what: "a server that fails after the half-close", script: func(p *peer) error {
 			if err := p.hearAll(p.echo); err != nil {
@@ -338,7 +338,7 @@ func TestAServerThatFails(t *testing.T) {
 	})
 }
 
-func TestAServerThatFailsInTheMiddle(t *testing.T) {
+func TestChatReturnsTheStatusOfAServerThatFailsInTheMiddle(t *testing.T) {
 	lab.Run(t, func(l *lab.Lab) {
 		p := &peer{what: "a server that fails after two lines", script: hearTwo(closed)}
 		client, _ := l.Connect(p)
@@ -347,7 +347,7 @@ func TestAServerThatFailsInTheMiddle(t *testing.T) {
 	})
 }
 
-func TestAServerThatFailsWhileYouSend(t *testing.T) {
+func TestChatReturnsTheStatusWhenTheServerFailsWhileSendWaits(t *testing.T) {
 	lab.Run(t, func(l *lab.Lab) {
 		p := &peer{what: "a server that fails while Send is blocked", script: hearTwo(closed)}
 		client, _ := l.Connect(p)
@@ -403,7 +403,7 @@ func TestTheDeadlineOfTheCallerHolds(t *testing.T) {
 	})
 }
 
-func TestTheNetworkDies(t *testing.T) {
+func TestChatEndsWhenTheNetworkDies(t *testing.T) {
 	wantEnd(t, "the network was cut", codes.Unavailable, func(ctx context.Context, link *lab.Link) (context.Context, context.CancelFunc) {
 		time.AfterFunc(2*time.Second, link.Cut)
 		return context.WithCancel(ctx)

@@ -1,6 +1,6 @@
 // Wrong: opens a stream for each line: the server sees many short chats.
 //
-// Fails: TestAServerThatEchoes
+// Fails: TestChatReturnsAReplyForEachLine
 // Says: chat opened 2 streams, want one
 package main
 

@@ -1,6 +1,6 @@
 // Wrong: expects one reply a line: what the server says beyond that is never read.
 //
-// Fails: TestAServerThatSpeaksFirst
+// Fails: TestChatReturnsTheGreetingOfAServerThatSpeaksFirst
 // Says: want 4:
 // Says: got ["welcome" "echo: hello" "echo: world"]
 package main

@@ -1,6 +1,6 @@
 // Wrong: cancels when the last line is sent: what is on the way in either direction is lost.
 //
-// Fails: TestAServerThatEchoes
+// Fails: TestChatReturnsAReplyForEachLine
 // Says: returned 0 replies after 0s, want 3
 package main
 

@@ -1,6 +1,6 @@
 // Wrong: wraps the status with %v: the caller sees Unknown.
 //
-// Fails: TestAServerThatFails
+// Fails: TestChatReturnsTheStatusOfAServerThatFails
 // Says: and chat returned code Unknown
 // Says: want FailedPrecondition
 package main

@@ -1,6 +1,6 @@
 // Wrong: hands the io.EOF of Recv to the caller: a good end looks like a failure.
 //
-// Fails: TestAServerThatEchoes
+// Fails: TestChatReturnsAReplyForEachLine
 // Says: returned the error "EOF"
 // Says: want none: the server ended the stream with OK
 package main

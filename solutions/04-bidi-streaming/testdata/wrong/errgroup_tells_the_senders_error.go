@@ -1,6 +1,6 @@
 // Wrong: the errgroup keeps the first error, and that is the io.EOF of Send.
 //
-// Fails: TestAServerThatEndsEarlyWhileYouSend
+// Fails: TestChatEndsWellWhenTheServerEndsWhileSendWaits
 // Says: returned the error "EOF"
 package main
 

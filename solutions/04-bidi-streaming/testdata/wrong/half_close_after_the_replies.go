@@ -1,6 +1,6 @@
 // Wrong: half-closes when it has heard a reply to each line: a server that waits for the half-close never gets it.
 //
-// Fails: TestAServerThatAnswersAfterTheHalfClose
+// Fails: TestChatReturnsRepliesThatComeAfterTheHalfClose
 // Says: has received 3 of 3 lines, has seen no half-close, has sent 0 replies
 package main
 

@@ -1,6 +1,6 @@
 // Wrong: half-closes before it sends: the first Send fails.
 //
-// Fails: TestAServerThatEchoes
+// Fails: TestChatReturnsAReplyForEachLine
 // Says: SendMsg called after CloseSend
 // Says: want none: the server ended the stream with OK
 package main

@@ -1,6 +1,6 @@
 // Wrong: half-closes after the last line, and never where there is no line.
 //
-// Fails: TestNoLines
+// Fails: TestChatHalfClosesWithoutALine
 // Says: has not returned after 1m0s
 // Says: has received 0 of 0 lines, has seen no half-close
 package main

@@ -1,6 +1,6 @@
 // Wrong: stops at the last reply, one Recv before the end: the stream is left open.
 //
-// Fails: TestAServerThatEchoes
+// Fails: TestChatReturnsAReplyForEachLine
 // Says: 1 of 1 RPCs never ended (Chat, opened at answer.go:
 package main
 

@@ -1,6 +1,6 @@
 // Wrong: waits for a reply after each line, and reads the rest at the end: a server that answers later is waited for in vain.
 //
-// Fails: TestAServerThatAnswersAfterTheHalfClose
+// Fails: TestChatReturnsRepliesThatComeAfterTheHalfClose
 // Says: has not returned after 1m0s
 // Says: blocked in Recv at answer.go:
 // Says: has received 1 of 3 lines, has seen no half-close

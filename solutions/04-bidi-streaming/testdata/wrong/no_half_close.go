@@ -1,6 +1,6 @@
 // Wrong: never half-closes: the server waits for the next line, and the client for the server.
 //
-// Fails: TestAServerThatEchoes
+// Fails: TestChatReturnsAReplyForEachLine
 // Says: has not returned after 1m0s
 // Says: has received 3 of 3 lines, has seen no half-close, has sent 3 replies, and its handler still runs
 package main

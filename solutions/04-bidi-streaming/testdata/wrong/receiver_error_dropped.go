@@ -1,6 +1,6 @@
 // Wrong: the receiver ends at any error and tells nobody: a failed chat looks like a short one.
 //
-// Fails: TestAServerThatFails
+// Fails: TestChatReturnsTheStatusOfAServerThatFails
 // Says: the server failed with FailedPrecondition after the half-close, and chat returned 3 replies and no error
 package main
 

@@ -1,6 +1,6 @@
 // Wrong: returns when it has sent all: the replies are still on the way.
 //
-// Fails: TestAServerThatEchoes
+// Fails: TestChatReturnsAReplyForEachLine
 // Says: returned 0 replies after 0s, want 3
 package main
 

@@ -1,6 +1,6 @@
 // Wrong: receives until the end and sends afterwards: both sides wait.
 //
-// Fails: TestAServerThatEchoes
+// Fails: TestChatReturnsAReplyForEachLine
 // Says: has received 0 of 3 lines
 package main
 

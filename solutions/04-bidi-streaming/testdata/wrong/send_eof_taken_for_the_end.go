@@ -1,6 +1,6 @@
 // Wrong: takes the io.EOF of Send for a good end: the status is lost.
 //
-// Fails: TestAServerThatFailsWhileYouSend
+// Fails: TestChatReturnsTheStatusWhenTheServerFailsWhileSendWaits
 // Says: and chat returned 0 replies and no error, want code FailedPrecondition
 package main
 

@@ -1,6 +1,6 @@
 // Wrong: returns what Send says, which is io.EOF: the status is lost.
 //
-// Fails: TestAServerThatFailsWhileYouSend
+// Fails: TestChatReturnsTheStatusWhenTheServerFailsWhileSendWaits
 // Says: and chat returned code Unknown (EOF), want FailedPrecondition
 package main
 

@@ -1,6 +1,6 @@
 // Wrong: nobody receives the sender's error: its goroutine waits for ever.
 //
-// Fails: TestAServerThatEndsEarlyWhileYouSend
+// Fails: TestChatEndsWellWhenTheServerEndsWhileSendWaits
 // Says: a goroutine that was started at answer.go:
 // Says: still runs: blocked sending to a channel at answer.go:
 package main

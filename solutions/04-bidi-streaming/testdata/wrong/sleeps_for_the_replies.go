@@ -1,6 +1,6 @@
 // Wrong: gives the replies a second to arrive instead of waiting for the end.
 //
-// Fails: TestAServerThatTakesItsTime
+// Fails: TestChatWaitsForAServerThatTakesItsTime
 // Says: returned 0 replies after 1s, want 3
 package main
 
