@@ -2,6 +2,7 @@ package lab
 
 import (
 	"context"
+	"io"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -9,6 +10,7 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/keepalive"
@@ -201,6 +203,24 @@ func TestRightAnswersAreNotCalledLeaks(t *testing.T) {
 		"opened twice by an interceptor": func(l *Lab, _ feedv1.FeedServiceClient, k *Link) {
 			client := feedv1.NewFeedServiceClient(k.Dial(grpc.WithChainStreamInterceptor(openTwice)))
 			chat(l.Context(), client, "hello")
+		},
+		"both directions in an errgroup": func(l *Lab, client feedv1.FeedServiceClient, _ *Link) {
+			g, ctx := errgroup.WithContext(l.Context())
+			stream, err := client.Chat(ctx)
+			if err != nil {
+				l.Fatal(err)
+			}
+			g.Go(func() error { defer stream.CloseSend(); return stream.Send(line("hello")) })
+			g.Go(func() error {
+				for {
+					if _, err := stream.Recv(); err != nil {
+						return err
+					}
+				}
+			})
+			if err := g.Wait(); err != io.EOF {
+				l.Error(err)
+			}
 		},
 		"a goroutine that ends in time": func(l *Lab, _ feedv1.FeedServiceClient, _ *Link) {
 			go time.Sleep(grace / 2)

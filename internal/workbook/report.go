@@ -93,7 +93,7 @@ func writeFailure(b *strings.Builder, e Exercise, r Result) {
 	}
 	run := t.Failure()
 	fmt.Fprintf(b, "\n%s\n", Sentence(t.Name))
-	writeIndented(b, run.Message)
+	writeMessage(b, run.Message)
 	at := places(run.Message)
 	if len(at) == 0 { // the check saw what a function did, not which of its lines
 		at = mentioned(r.Funcs, run.Message)
@@ -139,6 +139,21 @@ func topLevel(r Result) []*Test {
 func writeIndented(b *strings.Builder, lines []string) {
 	for _, line := range lines {
 		b.WriteString(strings.TrimRight("  "+line, " ") + "\n")
+	}
+}
+
+// writeMessage breaks lines between words at width columns.
+func writeMessage(b *strings.Builder, lines []string) {
+	for _, line := range lines {
+		text := " "
+		for i, word := range strings.Split(line, " ") {
+			if i > 0 && utf8.RuneCountInString(text+word)+1 > width {
+				b.WriteString(strings.TrimRight(text, " ") + "\n")
+				text = "   "
+			}
+			text += " " + word
+		}
+		b.WriteString(strings.TrimRight(text, " ") + "\n")
 	}
 }
 
