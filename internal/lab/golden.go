@@ -34,7 +34,7 @@ func Golden(t testing.TB, file, got string) {
 // and to leave nothing behind: once to its end, once for each line that it
 // prints, interrupted there as if by Ctrl-C, and once more interrupted at its
 // first line and at a pace at which only an interrupt ends it.
-func EndsWell(t *testing.T, run func(ctx context.Context, w io.Writer, pace time.Duration) error) {
+func EndsWell(t *testing.T, run func(ctx context.Context, w io.Writer, pace time.Duration) error, opts ...Option) {
 	t.Helper()
 	tell := func(stopAt int, pace time.Duration) (lines int) {
 		OverTCP(t, func(l *Lab) {
@@ -43,22 +43,26 @@ func EndsWell(t *testing.T, run func(ctx context.Context, w io.Writer, pace time
 			out := &story{stopAt: stopAt, stop: cancel}
 			start := time.Now()
 			err := run(ctx, out, pace)
-			if lines = out.lines; stopAt == 0 {
+			lines = out.lines
+			switch {
+			case stopAt > 0:
+			case err != nil || lines < 2:
+				l.Errorf("run printed %d lines and returned error %v", lines, err)
+			default:
 				l.Logf("%d lines in %v", lines, time.Since(start).Round(time.Millisecond))
-				if err != nil || lines < 2 {
-					l.Errorf("run printed %d lines and returned error %v", lines, err)
-				}
 			}
 			if left, streams := l.left(l.baseline); len(left)+streams > 0 {
 				l.Errorf("interrupted at line %d (0 is never), run left %d open streams and %s", stopAt, streams, strings.Join(left, "\n"))
 			}
-		})
+		}, opts...)
 		return lines
 	}
-	for line := range tell(0, 0) {
-		tell(line+1, 0)
+	for line, lines := 1, tell(0, 0); line <= lines && !t.Failed(); line++ {
+		tell(line, 0)
 	}
-	tell(1, time.Hour)
+	if !t.Failed() {
+		tell(1, time.Hour)
+	}
 }
 
 // story counts the lines that a program prints, from any goroutine, and

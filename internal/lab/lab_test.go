@@ -5,6 +5,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"os/exec"
@@ -230,6 +231,31 @@ func victims() map[string]func(*testing.T) {
 				cancel()
 			})
 		},
+		"program that leaves a goroutine": func(t *testing.T) {
+			EndsWell(t, func(ctx context.Context, w io.Writer, _ time.Duration) error {
+				fmt.Fprint(w, "one\ntwo\n")
+				if ctx.Err() != nil {
+					go func() { // STARTED
+						<-make(chan bool) // VICTIM
+					}()
+				}
+				return nil
+			})
+		},
+		"program that fails": func(t *testing.T) {
+			EndsWell(t, func(_ context.Context, w io.Writer, _ time.Duration) error {
+				fmt.Fprintln(w, "one")
+				return errors.New("no")
+			})
+		},
+		"program that is deaf to an interrupt": func(t *testing.T) {
+			EndsWell(t, func(_ context.Context, w io.Writer, pace time.Duration) error {
+				fmt.Fprintln(w, "one")
+				time.Sleep(pace) // VICTIM
+				fmt.Fprintln(w, "two")
+				return nil
+			}, RealLimit(time.Second))
+		},
 		"skip": func(t *testing.T) {
 			Run(t, func(l *Lab) {
 				l.SkipNow() // VICTIM
@@ -309,9 +335,12 @@ the server's Chat handler still runs: blocked in Send at HANDLER`,
 		"mutex deadlock in a go statement":                 "the test has not ended after 500ms of real time:\nblocked in Lock, started at STARTED",
 		"failure before a spin":                            "answer has not returned after 1m0s:\nblocked in Recv at VICTIM\nblocked receiving from a channel at services_test.go",
 		"deaf handler of a server that waits for handlers": `the server's Chat handler still runs: sleeping at HANDLER`,
-		"skip":                                  `the test panicked: lab: tests are not skipped (VICTIM)`,
-		"failing answer that also leaks":        `the first failure`,
-		"failing answer that leaves goroutines": "the first failure\nthe test goes on",
+		"program that leaves a goroutine":                  "2 lines in 0s\ninterrupted at line 1 (0 is never), run left 0 open streams and a goroutine that was started at STARTED still runs: blocked receiving from a channel at VICTIM",
+		"program that fails":                               "run printed 1 lines and returned error no",
+		"program that is deaf to an interrupt":             "the test has not ended after 1s of real time:\nsleeping at VICTIM",
+		"skip":                                             `the test panicked: lab: tests are not skipped (VICTIM)`,
+		"failing answer that also leaks":                   `the first failure`,
+		"failing answer that leaves goroutines":            "the first failure\nthe test goes on",
 	}
 	for name := range victims() {
 		if verdicts[name] == "" {

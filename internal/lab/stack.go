@@ -55,7 +55,7 @@ func (f frame) isTest() bool { return strings.HasSuffix(f.file, "_test.go") }
 func (f frame) isUser() bool {
 	switch pkg := f.pkg(); {
 	case pkg == "main":
-		return true
+		return filepath.Base(f.file) != "_testmain.go"
 	case pkg == labPkg:
 		return f.isTest()
 	default:
