@@ -12,6 +12,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -90,7 +91,9 @@ func (c *companion) run(ctx context.Context, dir string, args []string) (int, er
 		return c.all(ctx)
 	case args[0] == "hint" && (len(args) == 2 || len(args) == 3):
 		return c.hint(args[1:])
-	case len(args) == 1 && !strings.HasPrefix(args[0], "-") && args[0] != "hint":
+	case len(args) == 1 && args[0] == "hint":
+		return 0, errors.New("a hint for which exercise? For example: go run ./exercises hint 01")
+	case len(args) == 1 && !strings.HasPrefix(args[0], "-"):
 		e, err := workbook.Find(c.exercises, args[0])
 		if err != nil {
 			return 0, err
@@ -168,7 +171,7 @@ func (c *companion) check(ctx context.Context, list ...workbook.Exercise) (map[w
 	}
 	// The first build compiles grpc, and nothing would be seen of it.
 	notice := time.AfterFunc(3*time.Second, func() {
-		fmt.Fprintln(c.stderr, "compiling and checking; the very first time takes a minute or two")
+		fmt.Fprintln(c.stderr, "still compiling or checking; the first time this takes a minute or two")
 	})
 	defer notice.Stop()
 	results, err := check.Run(ctx)

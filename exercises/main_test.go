@@ -158,7 +158,7 @@ func TestWhatCannotBeDoneIsOneLine(t *testing.T) {
 	root := module(t, starter, starter)
 	expect(t, root, "seven", failed, "", `no exercise "seven"; there are: 01-one, 02-two`)
 	expect(t, root, "hint seven", failed, "", `no exercise "seven"; there are: 01-one, 02-two`)
-	expect(t, root, "hint", failed, "", `cannot read "hint"; go run ./exercises help says what can be asked`)
+	expect(t, root, "hint", failed, "", `a hint for which exercise? For example: go run ./exercises hint 01`)
 	expect(t, root, "-v 01", failed, "", `cannot read "-v 01"; go run ./exercises help says what can be asked`)
 	outside := t.TempDir()
 	expect(t, outside, "01", failed, "", "no go.mod of example.com/mygrpc in "+outside+" or above it")

@@ -9,7 +9,6 @@
 package lab
 
 import (
-	"context"
 	"flag"
 	"fmt"
 	"os"
@@ -37,7 +36,7 @@ type Lab struct {
 	start    time.Time
 	bubble   atomic.Value  // string: how goroutine dumps name this test's bubble
 	baseline goleak.Option // what was there before the test
-	done     chan struct{} // of Context
+	ctx      *labContext
 	calls    calls
 
 	mu      sync.Mutex
@@ -109,7 +108,8 @@ func newLab(opts []Option) *Lab {
 // leaves this one free to say so.
 func (l *Lab) run(body func(*Lab)) {
 	l.Helper()
-	l.start, l.done = time.Now(), make(chan struct{})
+	l.start = time.Now()
+	l.ctx = &labContext{Context: l.TB.Context(), done: make(chan struct{}), children: map[*child]bool{}}
 	l.baseline = baseline()
 	l.bubble.Store(current().bubble)
 	l.within(l.lasts, "the test", func() {
@@ -150,7 +150,7 @@ func (l *Lab) within(limit time.Duration, name string, f func()) bool {
 	case <-done:
 		return returned
 	case <-timer.C:
-		l.Errorf("%s has not returned after %v:\n%s", name, limit, l.stuck())
+		l.Errorf("%s has not returned after %v:\n%s", name, limit, l.Stuck())
 		return false
 	}
 }
@@ -159,7 +159,7 @@ func (l *Lab) within(limit time.Duration, name string, f func()) bool {
 // GracefulStop: a handler that ignores its context must not hold up the test.
 // A server with WaitForHandlers would wait for one, so it is not waited for.
 func (l *Lab) close() {
-	close(l.done)
+	l.ctx.end()
 	for _, link := range l.links {
 		link.Heal() // or nobody learns of the end
 	}
@@ -179,28 +179,6 @@ func (l *Lab) close() {
 	}
 	if l.virtual {
 		time.Sleep(l.grace)
-	}
-}
-
-// Context returns a context that lives as long as the test. Its type is none
-// of package context's, so each context that is made from it and never
-// cancelled keeps a goroutine (context.go, (*cancelCtx).propagateCancel), and
-// the leak check finds the missing cancel.
-func (l *Lab) Context() context.Context { return labContext{l.TB.Context(), l.done} }
-
-type labContext struct {
-	context.Context
-	done chan struct{}
-}
-
-func (c labContext) Done() <-chan struct{} { return c.done }
-
-func (c labContext) Err() error {
-	select {
-	case <-c.done:
-		return context.Canceled
-	default:
-		return nil
 	}
 }
 
@@ -282,7 +260,7 @@ func (l *Lab) watch(t *testing.T) (stop func()) {
 		why := strings.Join(l.said, "\n")
 		l.mu.Unlock()
 		if why == "" {
-			why = fmt.Sprintf("the test has not ended after %v of real time:\n%s", l.real, l.stuck())
+			why = fmt.Sprintf("the test has not ended after %v of real time:\n%s", l.real, l.Stuck())
 		}
 		fmt.Printf("\n%s--- FAIL: %s (%.2fs)\n    %s\n%sFAIL\n", mark, t.Name(), l.real.Seconds(),
 			strings.ReplaceAll(why, "\n", "\n    "), mark)

@@ -168,9 +168,15 @@ func victims() map[string]func(*testing.T) {
 		"context that is never cancelled": func(t *testing.T) {
 			Run(t, func(l *Lab) {
 				client, _ := l.Connect(service{chat: echo})
-				ctx, cancel := context.WithTimeout(l.Context(), time.Minute)
+				ctx, cancel := context.WithTimeout(l.Context(), time.Minute) // VICTIM
 				chat(ctx, client, "hello")
 				_ = cancel
+			})
+		},
+		"stream on a context that the test does not own": func(t *testing.T) {
+			Run(t, func(l *Lab) {
+				client, _ := l.Connect(service{chat: untilCancelled})
+				client.Chat(l.Context()) // VICTIM
 			})
 		},
 		"goroutine in a deep recursion": func(t *testing.T) {
@@ -326,8 +332,11 @@ the server's Chat handler still runs: blocked in Send at HANDLER`,
 		"mutex deadlock":             "the test has not ended after 500ms of real time:\nblocked in Lock at VICTIM",
 		"stream left by an interceptor": `
 1 of 2 RPCs never ended (Chat, opened at services_test.go)`,
-		"stream of somebody else's connection":             `1 streams never ended that were opened past the lab's own connections`,
-		"context that is never cancelled":                  `a context that WithCancel, WithTimeout or WithDeadline returned was never cancelled`,
+		"stream of somebody else's connection": `1 streams never ended that were opened past the lab's own connections`,
+		"context that is never cancelled":      `the context made at VICTIM was never cancelled`,
+		"stream on a context that the test does not own": `
+1 of 1 RPCs never ended (Chat, opened at VICTIM)
+the server's Chat handler still runs: blocked receiving from a channel at services_test.go`,
 		"goroutine in a deep recursion":                    `a goroutine that was started at STARTED still runs: blocked receiving from a channel at VICTIM`,
 		"body that ends its goroutine":                     `the test ended in runtime.Goexit`,
 		"answer that ends its goroutine":                   `answer ended in runtime.Goexit`,

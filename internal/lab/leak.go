@@ -44,6 +44,7 @@ func (l *Lab) Leaks() []string {
 		synctest.Wait()
 	}
 	left, streams := l.left(append(transport(), l.baseline)...) // first: over TCP this waits until what can end has ended
+	left = append(left, l.ctx.forgotten()...)
 	var open []string
 	rpcs := l.RPCs()
 	for _, rpc := range rpcs {
@@ -77,8 +78,6 @@ func (l *Lab) left(ignore ...goleak.Option) (lines []string, streams int) {
 			lines = append(lines, fmt.Sprintf("the server's %s handler still runs: %s", method, g.doing()))
 		case g.parent.name() == "NewCallbackSerializer":
 			lines = append(lines, "a grpc.ClientConn was not closed")
-		case g.parent.fn == "context.(*cancelCtx).propagateCancel":
-			lines = append(lines, "a context that WithCancel, WithTimeout or WithDeadline returned was never cancelled")
 		default:
 			lines = append(lines, fmt.Sprintf("a goroutine that was started at %s still runs: %s", g.parent.place(), g.doing()))
 		}
@@ -134,13 +133,30 @@ func tally(lines []string) []string {
 	return out
 }
 
-// stuck says what the goroutines of the program under test wait for. Those
-// that keep virtual time from moving come alone: the others wait for them.
-func (l *Lab) stuck() string {
+// Stuck says what the goroutines of the program under test wait for, such as
+// "blocked in Recv at answer.go:23", one line each. Those that keep virtual
+// time from moving come alone: the others wait for them. If there are
+// goroutines in answer.go, those of the test are left out.
+func (l *Lab) Stuck() string {
 	self := current()
-	if l.virtual && self.bubble != "" {
+	if self.bubble != "" {
 		time.Sleep(1) // let run what is due at this very instant
 	}
+	// From outside, a goroutine that spins may be seen at a moment when it is
+	// in nobody's code.
+	for range 100 {
+		if lines := l.stuck(self); len(lines) > 0 {
+			return strings.Join(tally(lines), "\n")
+		}
+		if self.bubble != "" {
+			break
+		}
+		time.Sleep(time.Millisecond)
+	}
+	return "no goroutine of the test is left"
+}
+
+func (l *Lab) stuck(self goroutine) []string {
 	// The first that is not empty is what the test is stuck in.
 	var spinning, answers, programs, tests []string
 	for _, g := range dump() {
@@ -166,8 +182,8 @@ func (l *Lab) stuck() string {
 	}
 	for _, lines := range [][]string{spinning, answers, programs, tests} {
 		if len(lines) > 0 {
-			return strings.Join(tally(lines), "\n")
+			return lines
 		}
 	}
-	return "no goroutine of the test is left"
+	return nil
 }

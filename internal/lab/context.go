@@ -1,0 +1,90 @@
+package lab
+
+import (
+	"context"
+	"strings"
+	"sync"
+)
+
+// Context returns a context that lives as long as the test, and that knows the
+// contexts made from it: the leak check names the line that made one which was
+// never cancelled.
+func (l *Lab) Context() context.Context { return l.ctx }
+
+// labContext has a Done channel of its own and an AfterFunc method, so package
+// context registers each child here, and removes it when the child is
+// cancelled (context.go, (*cancelCtx).propagateCancel and removeChild).
+type labContext struct {
+	context.Context
+	done chan struct{}
+
+	mu       sync.Mutex
+	children map[*child]bool
+}
+
+// child is a context, or a context.AfterFunc, that has not been cancelled or
+// stopped.
+type child struct {
+	cancel func()
+	madeAt string // "answer.go:23"; "" for those that gRPC makes for itself
+}
+
+func (c *labContext) Done() <-chan struct{} { return c.done }
+
+func (c *labContext) Err() error {
+	select {
+	case <-c.done:
+		return context.Canceled
+	default:
+		return nil
+	}
+}
+
+// AfterFunc is what package context calls for each child.
+func (c *labContext) AfterFunc(cancel func()) (stop func() bool) {
+	made := &child{cancel: cancel}
+	for _, f := range current().frames {
+		if strings.HasPrefix(f.fn, "google.golang.org/grpc") {
+			break
+		}
+		if f.isUser() {
+			made.madeAt = caller()
+			break
+		}
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.children[made] = true
+	return func() bool {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		was := c.children[made]
+		delete(c.children, made)
+		return was
+	}
+}
+
+// forgotten returns the lines that made the children which are left.
+func (c *labContext) forgotten() []string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var lines []string
+	for made := range c.children {
+		if made.madeAt != "" {
+			lines = append(lines, "the context made at "+made.madeAt+" was never cancelled")
+		}
+	}
+	return tally(lines)
+}
+
+// end cancels what is left.
+func (c *labContext) end() {
+	close(c.done)
+	c.mu.Lock()
+	left := c.children
+	c.children = map[*child]bool{}
+	c.mu.Unlock()
+	for made := range left {
+		go made.cancel()
+	}
+}
