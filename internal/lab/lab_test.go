@@ -91,8 +91,8 @@ func victims() map[string]func(*testing.T) {
 		"answer that panics": func(t *testing.T) {
 			Run(t, func(l *Lab) {
 				l.Call("answer", time.Minute, func() {
-					var m map[string]int
-					m["x"]++ // VICTIM
+					var nobody *service
+					_ = nobody.chat // VICTIM
 				})
 			})
 		},
@@ -124,7 +124,7 @@ func victims() map[string]func(*testing.T) {
 		},
 		"spin": func(t *testing.T) {
 			Run(t, func(l *Lab) {
-				for l.virtual { // VICTIM
+				for time.Since(l.start) < time.Second { // VICTIM
 				}
 			}, RealLimit(500*time.Millisecond))
 		},
@@ -323,7 +323,7 @@ the server's Chat handler still runs: blocked in Send at HANDLER`,
 		"goroutine left":             `a goroutine that was started at STARTED still runs: blocked sending to a channel at VICTIM`,
 		"connection left":            `after everything was closed: a grpc.ClientConn was not closed (3 times)`,
 		"answer that waits for ever": "answer has not returned after 1m0s:\nblocked in Recv at VICTIM\nblocked receiving from a channel at services_test.go",
-		"answer that panics":         `answer panicked: assignment to entry in nil map (VICTIM)`,
+		"answer that panics":         `answer panicked: runtime error: invalid memory address or nil pointer dereference (VICTIM)`,
 		"handler that panics":        `the Chat handler panicked: oh (HANDLER)`,
 		"body that panics":           `the test panicked: oh (VICTIM)`,
 		"body that waits for ever":   "the test has not returned after 10m0s:\nblocked in Recv at VICTIM\nblocked receiving from a channel at services_test.go\nsleeping at HANDLER",

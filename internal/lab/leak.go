@@ -140,7 +140,7 @@ func tally(lines []string) []string {
 func (l *Lab) Stuck() string {
 	self := current()
 	if self.bubble != "" {
-		time.Sleep(1) // let run what is due at this very instant
+		time.Sleep(time.Nanosecond) // let run what is due at this very instant
 	}
 	// From outside, a goroutine that spins may be seen at a moment when it is
 	// in nobody's code.
