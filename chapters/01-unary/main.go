@@ -78,8 +78,11 @@ func (s *server) Publish(
 		return resp, nil
 	case errors.Is(err, errNoTopic):
 		return nil, status.Error(codes.InvalidArgument, err.Error())
+	case ctx.Err() != nil: // the caller has left: no fault of ours
+		return nil, status.FromContextError(ctx.Err()).Err()
 	}
-	// The rest of err names parts of the server: it is for the log.
+	// A real server logs err here. The client learns nothing of it: it
+	// names parts of the server.
 	return nil, status.Error(codes.Internal, "the event was not stored")
 }
 
@@ -131,30 +134,30 @@ func run(ctx context.Context, w io.Writer, pace time.Duration) error {
 		return err
 	}
 	defer closeSlow()
+	say := func(format string, args ...any) { say(ctx, w, pace, format, args...) }
 
-	fmt.Fprintln(w, "Two calls that end well:")
+	say("Two calls that end well:")
 	for _, body := range []string{"deploy started", "deploy done"} {
 		id, err := publish(ctx, named, "alerts", body, time.Second)
-		fmt.Fprintf(w, "  publish %-16q id %q, error %v\n", body, id, err)
-		pause(ctx, pace)
+		say("  publish %-16q id %q, error %v", body, id, err)
 	}
 
-	fmt.Fprintln(w, "An empty topic, to a handler with bare errors and to one with codes:")
+	say("An empty topic, to a handler with bare errors and to one with codes:")
 	_, err = publish(ctx, bare, "", "?", time.Second)
-	fmt.Fprintf(w, "  bare error: code %v\n", status.Code(err))
+	say("  bare error: code %v", status.Code(err))
 	_, err = publish(ctx, named, "", "?", time.Second)
-	fmt.Fprintf(w, "  status:     code %v\n", status.Code(err))
-	pause(ctx, pace)
+	say("  status:     code %v", status.Code(err))
 
-	fmt.Fprintln(w, "A store that hangs:")
+	say("A store that hangs:")
 	start := time.Now()
 	_, err = publish(ctx, slow, "alerts", "?", 50*time.Millisecond)
-	fmt.Fprintf(w, "  with a deadline of 50ms: %v after %v\n",
+	say("  with a deadline of 50ms: %v after %v",
 		status.Code(err), time.Since(start).Round(10*time.Millisecond))
-	patience, cancel := context.WithTimeout(ctx, pace)
-	defer cancel()
+	patience, giveUp := context.WithCancel(ctx)
+	defer giveUp()
+	defer time.AfterFunc(pace, giveUp).Stop()
 	_, err = publishWithoutDeadline(patience, slow, "alerts", "?")
-	fmt.Fprintf(w, "  without one, until we lose patience: %v\n", status.Code(err))
+	say("  without one, until you cancel: %v", status.Code(err))
 	return ctx.Err()
 }
 
@@ -165,13 +168,13 @@ func untilDone(ctx context.Context, _ *feedv1.Event) error {
 }
 
 // serve starts a server on loopback and connects to it. The returned
-// function ends both.
+// function ends both and waits for the handlers.
 func serve(svc feedv1.FeedServiceServer) (feedv1.FeedServiceClient, func(), error) {
 	lis, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return nil, nil, fmt.Errorf("listen: %w", err)
 	}
-	srv := grpc.NewServer()
+	srv := grpc.NewServer(grpc.WaitForHandlers(true))
 	feedv1.RegisterFeedServiceServer(srv, svc)
 	go srv.Serve(lis) // returns when srv is stopped
 
@@ -185,10 +188,15 @@ func serve(svc feedv1.FeedServiceServer) (feedv1.FeedServiceClient, func(), erro
 	return feedv1.NewFeedServiceClient(conn), end, nil
 }
 
-// pause gives the reader time, and none to one who is leaving.
-func pause(ctx context.Context, d time.Duration) {
+// say prints a line and gives the reader time for it. To a reader who is
+// leaving it says nothing.
+func say(ctx context.Context, w io.Writer, pace time.Duration, format string, args ...any) {
+	if ctx.Err() != nil {
+		return
+	}
+	fmt.Fprintf(w, format+"\n", args...)
 	select {
-	case <-time.After(d):
+	case <-time.After(pace):
 	case <-ctx.Done():
 	}
 }

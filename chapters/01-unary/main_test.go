@@ -142,6 +142,19 @@ func TestAStatusKeepsItsCode(t *testing.T) {
 	})
 }
 
+func TestACallerThatLeftIsNoFaultOfTheServer(t *testing.T) {
+	lab.Run(t, func(l *lab.Lab) {
+		s := &server{feed{store: untilDone}}
+		ctx, cancel := context.WithCancel(l.Context())
+		cancel()
+		_, err := s.Publish(ctx, &feedv1.PublishRequest{Topic: "alerts"})
+		if status.Code(err) != codes.Canceled {
+			l.Errorf("the handler returned %v, want Canceled and not Internal", err)
+		}
+		l.Log(err)
+	})
+}
+
 func TestTheDeadlineTravelsAsADuration(t *testing.T) {
 	lab.Run(t, func(l *lab.Lab) {
 		atServer := make(chan time.Time, 1)

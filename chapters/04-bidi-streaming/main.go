@@ -10,7 +10,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log"
 	"net"
 	"os"
 	"os/signal"
@@ -100,7 +99,7 @@ func chat(
 	ctx context.Context, client feedv1.FeedServiceClient, lines []string,
 ) (replies []string, err error) {
 	ctx, cancel := context.WithCancel(ctx)
-	defer cancel() // after the end it does nothing; it is for a panic
+	defer cancel() // ends the stream on every way out
 	stream, err := client.Chat(ctx)
 	if err != nil {
 		return nil, err
@@ -144,9 +143,7 @@ func main() {
 
 // run tells the story on w. pace is how long a reader needs for a line.
 func run(ctx context.Context, w io.Writer, pace time.Duration) error {
-	out := log.New(w, "", 0) // both ends write, each from its goroutine
-	lines := []string{"hello", "world", "bye"}
-
+	say := func(format string, args ...any) { say(ctx, w, pace, format, args...) }
 	for _, peer := range []struct {
 		what string
 		chat func(chatServer) error
@@ -155,29 +152,42 @@ func run(ctx context.Context, w io.Writer, pace time.Duration) error {
 		{"A server that speaks first:", greet},
 		{"A server that answers when all is said:", count},
 	} {
-		client, end, err := serve(server{chat: peer.chat})
-		if err != nil {
+		say(peer.what)
+		if err := meet(ctx, peer.chat, max(pace, 20*time.Millisecond), say); err != nil {
 			return err
 		}
-		defer end()
-		out.Println(peer.what)
-		// The third server keeps the lock-step waiting, so be patient, but
-		// not for ever.
-		patience, cancel := context.WithTimeout(ctx, max(pace, 20*time.Millisecond))
-		defer cancel()
-		replies, err := chatInLockStep(patience, client, lines)
-		out.Printf("  in lock-step: %q, code %v", replies, status.Code(err))
-		pause(ctx, pace)
-		replies, err = chat(ctx, client, lines)
-		out.Printf("  both at once: %q, code %v", replies, status.Code(err))
-		pause(ctx, pace)
 	}
+	say("How a chat ends well, link by link:")
+	return endWell(ctx, say)
+}
 
-	out.Println("How a chat ends well, link by link:")
+// meet lets both clients talk to a server. patience bounds the lock-step, which
+// the third server keeps waiting.
+func meet(
+	ctx context.Context, handler func(chatServer) error, patience time.Duration,
+	say func(string, ...any),
+) error {
+	client, end, err := serve(server{chat: handler})
+	if err != nil {
+		return err
+	}
+	defer end()
+	lines := []string{"hello", "world", "bye"}
+	bounded, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	replies, err := chatInLockStep(bounded, client, lines)
+	say("  in lock-step: %q, code %v", replies, status.Code(err))
+	replies, err = chat(ctx, client, lines)
+	say("  both at once: %q, code %v", replies, status.Code(err))
+	return ctx.Err()
+}
+
+// endWell half-closes and follows the end from link to link.
+func endWell(ctx context.Context, say func(string, ...any)) error {
 	client, end, err := serve(server{chat: func(stream chatServer) error {
 		err := echo(stream)
 		if err == nil {
-			out.Println("  server: Recv said io.EOF, the handler returns nil")
+			say("  server: Recv said io.EOF, the handler returns nil")
 		}
 		return err
 	}})
@@ -189,10 +199,10 @@ func run(ctx context.Context, w io.Writer, pace time.Duration) error {
 	if err != nil {
 		return err
 	}
-	out.Println("  client: CloseSend")
+	say("  client: CloseSend")
 	stream.CloseSend()
 	if _, err := stream.Recv(); errors.Is(err, io.EOF) {
-		out.Println("  client: Recv said io.EOF, the stream is gone on both sides")
+		say("  client: Recv said io.EOF, the stream is gone on both sides")
 	}
 	return ctx.Err()
 }
@@ -218,10 +228,15 @@ func serve(svc feedv1.FeedServiceServer) (feedv1.FeedServiceClient, func(), erro
 	return feedv1.NewFeedServiceClient(conn), end, nil
 }
 
-// pause gives the reader time, and none to one who is leaving.
-func pause(ctx context.Context, d time.Duration) {
+// say prints a line and gives the reader time for it. To a reader who is
+// leaving it says nothing.
+func say(ctx context.Context, w io.Writer, pace time.Duration, format string, args ...any) {
+	if ctx.Err() != nil {
+		return
+	}
+	fmt.Fprintf(w, format+"\n", args...)
 	select {
-	case <-time.After(d):
+	case <-time.After(pace):
 	case <-ctx.Done():
 	}
 }

@@ -70,9 +70,10 @@ type notedServer struct {
 
 func (s notedServer) Recv() (*feedv1.ChatMessage, error) {
 	msg, err := s.chatServer.Recv()
-	time.Sleep(time.Millisecond)
 	if err != nil {
 		s.link.Note(lab.Server, "Recv: io.EOF")
+	} else {
+		time.Sleep(time.Millisecond) // what a reply takes
 	}
 	return msg, err
 }
@@ -451,7 +452,8 @@ func TestTheHandlersErrorIsInRecv(t *testing.T) {
 	})
 }
 
-// Why chat need not keep the error of Send: Recv has it, whatever it is.
+// Why chat need not keep the error of Send: as long as the server has not ended
+// the stream, Recv has it.
 func TestRecvAlsoTellsWhatSendCouldNotSend(t *testing.T) {
 	lab.Run(t, func(l *lab.Lab) {
 		client, _ := l.Connect(server{chat: echo})
@@ -463,6 +465,18 @@ func TestRecvAlsoTellsWhatSendCouldNotSend(t *testing.T) {
 			l.Errorf("Send returned %v and Recv %v, want Internal from both", sent, received)
 		}
 		l.Logf("Send: %v; Recv: %v", sent, received)
+	})
+	lab.Run(t, func(l *lab.Lab) {
+		client, _ := l.Connect(server{chat: func(chatServer) error { return nil }})
+		stream, cancel := open(l, client)
+		defer cancel()
+		time.Sleep(time.Second) // the server's OK is here
+		sent := stream.Send(says("client", "\xff"))
+		_, received := stream.Recv()
+		if status.Code(sent) != codes.Internal || received != io.EOF {
+			l.Errorf("after the server's OK Send returned %v and Recv %v, want Internal and io.EOF", sent, received)
+		}
+		l.Logf("after the server's OK Send: %v; Recv: %v", sent, received)
 	})
 }
 
