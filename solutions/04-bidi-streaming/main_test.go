@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
@@ -29,11 +30,12 @@ type peer struct {
 	heard    []string
 	end      error // what ended its Recv; nil as long as nothing has
 	said     int
-	returned bool
+	returned time.Time // zero as long as the handler runs
+	result   error     // what the handler returned
 }
 
 // Chat plays the script on the first stream and refuses any other.
-func (p *peer) Chat(stream chatServer) error {
+func (p *peer) Chat(stream chatServer) (err error) {
 	first := false
 	p.note(func() {
 		if first = p.stream == nil; first {
@@ -43,7 +45,7 @@ func (p *peer) Chat(stream chatServer) error {
 	if !first {
 		return status.Error(codes.AlreadyExists, "a chat is one stream")
 	}
-	defer p.note(func() { p.returned = true })
+	defer p.note(func() { p.returned, p.result = time.Now(), err })
 	return p.script(p)
 }
 
@@ -82,8 +84,10 @@ func (p *peer) hearAll(f func(line string) error) error {
 	}
 }
 
-func (p *peer) say(text string) error {
-	err := p.stream.Send(&feedv1.ChatMessage{From: "server", Text: text})
+func (p *peer) say(text string) error { return p.sayAs("server", text) }
+
+func (p *peer) sayAs(from, text string) error {
+	err := p.stream.Send(&feedv1.ChatMessage{From: from, Text: text})
 	if err == nil {
 		p.note(func() { p.said++ })
 	}
@@ -117,10 +121,20 @@ func (p *peer) view(lines int) string {
 		closed = "has seen the half-close"
 	}
 	handler := "its handler still runs"
-	if p.returned {
+	switch {
+	case p.stream == nil:
+		handler = "its handler was not called"
+	case !p.returned.IsZero():
 		handler = "its handler has returned"
 	}
-	return fmt.Sprintf("the server has received %d of %d lines, %s, has sent %d replies, and %s", len(p.heard), lines, closed, p.said, handler)
+	return fmt.Sprintf("the server has received %d of %d lines, %s, has sent %s, and %s", len(p.heard), lines, closed, count(p.said), handler)
+}
+
+func count(replies int) string {
+	if replies == 1 {
+		return "1 reply"
+	}
+	return fmt.Sprintf("%d replies", replies)
 }
 
 // converse runs chat with p. When chat does not return in time, it also tells how
@@ -138,41 +152,95 @@ func converse(ctx context.Context, l *lab.Lab, p *peer, client feedv1.FeedServic
 	return replies, err
 }
 
+// difference shows two short lists, or where two long ones part.
+func difference(got, want []string) string {
+	if len(got) <= 20 && len(want) <= 20 {
+		return fmt.Sprintf("\n got %.100q\nwant %.100q", got, want)
+	}
+	i := 0
+	for i < len(got) && i < len(want) && got[i] == want[i] {
+		i++
+	}
+	return fmt.Sprintf(" the first %d are right, and then\n got %.100q\nwant %.100q", i, got[i:min(i+3, len(got))], want[i:min(i+3, len(want))])
+}
+
+// What README.md allows.
+const (
+	toSend   = 50 * time.Millisecond // for all lines and the half-close, where Send does not block
+	toReturn = time.Second           // after whatever ends the chat
+)
+
 // wantWhole checks a chat in which the server hears all, says want, and ends
 // the stream with OK.
 func wantWhole(t *testing.T, p *peer, lines, want []string, limit time.Duration) {
 	t.Helper()
 	lab.Run(t, func(l *lab.Lab) {
-		client, _ := l.Connect(p)
+		client, link := l.Connect(p)
+		link.Mark()
 		start := time.Now()
 		replies, err := converse(l.Context(), l, p, client, lines, limit)
 		took := time.Since(start)
-		wantOK(l, p, took, replies, err, want)
+		wantOne(l)
 		p.mu.Lock()
-		defer p.mu.Unlock()
+		heard, end, returned := p.heard, p.end, p.returned
+		p.mu.Unlock()
+		if errors.Is(end, io.EOF) && !slices.Equal(heard, lines) {
+			l.Fatalf("chat with %s sent %d lines, want %d:%s", p.what, len(heard), len(lines), difference(heard, lines))
+		}
+		wantOK(l, p, took, replies, err, want)
 		switch {
-		case !p.returned:
-			l.Errorf("chat with %s returned after %v, before the server had ended the stream: "+
+		case returned.IsZero():
+			l.Fatalf("chat with %s returned after %v, before the server had ended the stream: "+
 				"the client half-closes after its last line, and the server's end is what chat waits for", p.what, took)
-		case !slices.Equal(p.heard, lines):
-			l.Errorf("chat with %s sent the lines %q, want %q", p.what, p.heard, lines)
-		case !errors.Is(p.end, io.EOF):
-			l.Errorf("chat with %s never half-closed the stream: after %d lines the server's Recv returned %v, want io.EOF", p.what, len(p.heard), p.end)
+		case !errors.Is(end, io.EOF):
+			l.Fatalf("chat with %s never half-closed the stream: after %d lines the server's Recv returned %v, want io.EOF", p.what, len(heard), end)
+		}
+		if len(strings.Join(lines, "")) > lab.Window {
+			return // Send blocks for as long as the server wants
+		}
+		for _, f := range link.Frames() {
+			if f.From == lab.Client && f.EndStream && f.At > toSend {
+				l.Errorf("chat with %s half-closed the stream %v after it was called, want at most %v: "+
+					"the lines and the half-close need not wait for the server", p.what, f.At, toSend)
+			}
 		}
 	}, lab.Lasts(limit+time.Minute))
+}
+
+func wantOne(l *lab.Lab) {
+	l.Helper()
+	if n := len(l.RPCs()); n != 1 {
+		l.Fatalf("chat opened %d streams, want one", n)
+	}
 }
 
 // wantOK checks what chat returned when the server ended the stream with OK.
 func wantOK(l *lab.Lab, p *peer, took time.Duration, replies []string, err error, want []string) {
 	l.Helper()
-	if n := len(l.RPCs()); n != 1 {
-		l.Fatalf("chat opened %d streams, want one", n)
-	}
-	if err != nil {
+	wantOne(l)
+	p.mu.Lock()
+	ended := !p.returned.IsZero() && p.result == nil
+	p.mu.Unlock()
+	switch {
+	case err != nil && ended:
 		l.Fatalf("chat with %s returned the error %q after %v, want none: the server ended the stream with OK", p.what, err, took)
+	case err != nil:
+		l.Fatalf("chat with %s returned the error %q after %v, want none: "+
+			"the server had not ended the stream, and the caller's context was alive, so chat itself gave up", p.what, err, took)
+	case !slices.Equal(replies, want):
+		l.Fatalf("chat with %s returned %s after %v, want %d:%s", p.what, count(len(replies)), took, len(want), difference(replies, want))
 	}
-	if !slices.Equal(replies, want) {
-		l.Fatalf("chat with %s returned %d replies after %v, want %d:\n got %q\nwant %q", p.what, len(replies), took, len(want), replies, want)
+	wantSoon(l, p)
+}
+
+// wantSoon checks that chat, which has just returned, did not stay on after
+// the server's end had reached it.
+func wantSoon(l *lab.Lab, p *peer) {
+	l.Helper()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if late := time.Since(p.returned) - lab.Latency; !p.returned.IsZero() && late > toReturn {
+		l.Fatalf("chat with %s returned %v after the server's end had reached it, want at most %v", p.what, late, toReturn)
 	}
 }
 
@@ -180,9 +248,7 @@ func wantOK(l *lab.Lab, p *peer, took time.Duration, replies []string, err error
 // error is as good as the status that gRPC makes of it.
 func wantError(l *lab.Lab, what string, replies []string, err error, want codes.Code) {
 	l.Helper()
-	if n := len(l.RPCs()); n != 1 {
-		l.Fatalf("chat opened %d streams, want one", n)
-	}
+	wantOne(l)
 	got := status.Code(err)
 	switch {
 	case errors.Is(err, context.Canceled):
@@ -192,7 +258,7 @@ func wantError(l *lab.Lab, what string, replies []string, err error, want codes.
 	}
 	switch {
 	case err == nil:
-		l.Fatalf("%s, and chat returned %d replies and no error, want code %v", what, len(replies), want)
+		l.Fatalf("%s, and chat returned %s and no error, want code %v", what, count(len(replies)), want)
 	case got != want:
 		l.Fatalf("%s, and chat returned code %v (%v), want %v", what, got, err, want)
 	}
@@ -204,7 +270,7 @@ var lines = []string{"hello", "world", "bye"}
 func long() []string {
 	all := make([]string, 300)
 	for i := range all {
-		all[i] = strings.Repeat("x", 1000)
+		all[i] = fmt.Sprintf("%04d", i) + strings.Repeat("x", 996)
 	}
 	return all
 }
@@ -260,15 +326,60 @@ func TestChatEndsWellWithoutAReply(t *testing.T) {
 	}}, lines, nil, time.Minute)
 }
 
-func TestChatWaitsForAServerThatTakesItsTime(t *testing.T) {
-	wantWhole(t, &peer{what: "a server that takes an hour for each reply", script: func(p *peer) error {
+func TestChatLeavesLinesAndRepliesAsTheyAre(t *testing.T) {
+	wantWhole(t, &peer{what: "a server that repeats each line under three names", script: func(p *peer) error {
 		return p.hearAll(func(line string) error {
-			if err := p.wait(time.Hour); err != nil {
+			for _, from := range []string{"server", "client", ""} {
+				if err := p.sayAs(from, line); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	}}, []string{" a ", "", "a"}, []string{" a ", " a ", " a ", "", "", "", "a", "a", "a"}, time.Minute)
+}
+
+func TestChatReturnsABurstOfReplies(t *testing.T) {
+	var burst []string
+	for i := range 2000 {
+		burst = append(burst, fmt.Sprint(i))
+	}
+	wantWhole(t, &peer{what: "a server that sends 2000 replies at once", script: func(p *peer) error {
+		if err := p.hearAll(func(string) error { return nil }); err != nil {
+			return err
+		}
+		for _, text := range burst {
+			if err := p.say(text); err != nil {
+				return err
+			}
+		}
+		return nil
+	}}, lines, burst, time.Minute)
+}
+
+const twoDays = 48 * time.Hour
+
+func TestChatWaitsForAServerThatTakesItsTime(t *testing.T) {
+	wantWhole(t, &peer{what: "a server that takes two days for each reply", script: func(p *peer) error {
+		return p.hearAll(func(line string) error {
+			if err := p.wait(twoDays); err != nil {
 				return err
 			}
 			return p.echo(line)
 		})
-	}}, lines, []string{"echo: hello", "echo: world", "echo: bye"}, 5*time.Hour)
+	}}, lines, []string{"echo: hello", "echo: world", "echo: bye"}, 4*twoDays)
+}
+
+func TestChatWaitsForAServerThatReadsLate(t *testing.T) {
+	wantWhole(t, &peer{what: "a server that reads after two days, while Send is blocked,", script: func(p *peer) error {
+		if err := p.wait(twoDays); err != nil {
+			return err
+		}
+		if err := p.hearAll(func(string) error { return nil }); err != nil {
+			return err
+		}
+		return p.say("noted")
+	}}, long(), []string{"noted"}, 2*twoDays)
 }
 
 func TestChatHalfClosesWithoutALine(t *testing.T) {
@@ -324,41 +435,55 @@ func closed(p *peer) error {
 	return status.Error(codes.FailedPrecondition, "the room is closed")
 }
 
-func TestChatReturnsTheStatusOfAServerThatFails(t *testing.T) {
+// wantStatus checks a chat that the server ends with an error.
+func wantStatus(t *testing.T, when string, lines []string, want codes.Code, script func(*peer) error) {
+	t.Helper()
 	lab.Run(t, func(l *lab.Lab) {
-		p := &peer{what: "a server that fails after the half-close", script: func(p *peer) error {
-			if err := p.hearAll(p.echo); err != nil {
-				return err
-			}
-			return closed(p)
-		}}
+		p := &peer{what: "a server that fails " + when, script: script}
 		client, _ := l.Connect(p)
 		replies, err := converse(l.Context(), l, p, client, lines, time.Minute)
-		wantError(l, "the server failed with FailedPrecondition after the half-close", replies, err, codes.FailedPrecondition)
+		wantError(l, fmt.Sprintf("the server failed with %v %s", want, when), replies, err, want)
+		wantSoon(l, p)
+	})
+}
+
+func TestChatReturnsTheStatusOfAServerThatFails(t *testing.T) {
+	wantStatus(t, "after the half-close", lines, codes.FailedPrecondition, func(p *peer) error {
+		if err := p.hearAll(p.echo); err != nil {
+			return err
+		}
+		return closed(p)
 	})
 }
 
 func TestChatReturnsTheStatusOfAServerThatFailsInTheMiddle(t *testing.T) {
-	lab.Run(t, func(l *lab.Lab) {
-		p := &peer{what: "a server that fails after two lines", script: hearTwo(closed)}
-		client, _ := l.Connect(p)
-		replies, err := converse(l.Context(), l, p, client, lines, time.Minute)
-		wantError(l, "the server failed with FailedPrecondition after two lines", replies, err, codes.FailedPrecondition)
-	})
+	wantStatus(t, "after two lines", lines, codes.FailedPrecondition, hearTwo(closed))
 }
 
 func TestChatReturnsTheStatusWhenTheServerFailsWhileSendWaits(t *testing.T) {
-	lab.Run(t, func(l *lab.Lab) {
-		p := &peer{what: "a server that fails while Send is blocked", script: hearTwo(closed)}
-		client, _ := l.Connect(p)
-		replies, err := converse(l.Context(), l, p, client, long(), time.Minute)
-		wantError(l, "the server failed with FailedPrecondition while Send was blocked", replies, err, codes.FailedPrecondition)
-	})
+	wantStatus(t, "while Send was blocked", long(), codes.FailedPrecondition, hearTwo(closed))
 }
 
-// wantEnd checks that chat ends when something ends it after two seconds:
-// once while it waits for replies and once while its Send is blocked.
-func wantEnd(t *testing.T, what string, want codes.Code, end func(context.Context, *lab.Link) (context.Context, context.CancelFunc)) {
+// TestChatReturnsEveryStatus has a text in each status that must not be taken
+// for the io.EOF of a good end.
+func TestChatReturnsEveryStatus(t *testing.T) {
+	for code := codes.Canceled; code <= codes.Unauthenticated && !t.Failed(); code++ {
+		wantStatus(t, `and the text "EOF"`, lines, code, func(p *peer) error {
+			if err := p.hearAll(p.echo); err != nil {
+				return err
+			}
+			return status.Error(code, "EOF")
+		})
+	}
+}
+
+// An end is what ends a chat after two seconds. It may change the context that
+// chat is called with.
+type end func(ctx context.Context, link *lab.Link, srv *grpc.Server) (context.Context, context.CancelFunc)
+
+// wantEnd checks that chat ends with it: once while it waits for replies and
+// once while its Send is blocked.
+func wantEnd(t *testing.T, what string, want codes.Code, end end) {
 	t.Helper()
 	for _, tt := range []struct {
 		what  string
@@ -375,14 +500,16 @@ func wantEnd(t *testing.T, what string, want codes.Code, end func(context.Contex
 	} {
 		lab.Run(t, func(l *lab.Lab) {
 			p := &peer{what: tt.what, script: tt.do}
-			client, link := l.Connect(p)
-			ctx, cancel := end(l.Context(), link)
+			link := l.NewLink()
+			srv := link.Serve(p)
+			client := feedv1.NewFeedServiceClient(link.Dial())
+			ctx, cancel := end(l.Context(), link, srv)
 			defer cancel()
 			start := time.Now()
 			replies, err := converse(ctx, l, p, client, tt.lines, time.Minute)
 			what := fmt.Sprintf("%s after 2s of a chat with %s", what, tt.what)
-			if took := time.Since(start); took > 3*time.Second {
-				l.Errorf("%s, and chat returned after %v", what, took)
+			if took := time.Since(start); took > 2*time.Second+lab.Latency+toReturn {
+				l.Errorf("%s, and chat returned after %v, want at most %v later", what, took, toReturn)
 			}
 			wantError(l, what, replies, err, want)
 		})
@@ -390,22 +517,85 @@ func wantEnd(t *testing.T, what string, want codes.Code, end func(context.Contex
 }
 
 func TestTheCancelOfTheCallerHolds(t *testing.T) {
-	wantEnd(t, "the caller cancelled", codes.Canceled, func(ctx context.Context, _ *lab.Link) (context.Context, context.CancelFunc) {
+	wantEnd(t, "the caller cancelled", codes.Canceled, func(ctx context.Context, _ *lab.Link, _ *grpc.Server) (context.Context, context.CancelFunc) {
 		ctx, cancel := context.WithCancel(ctx)
 		time.AfterFunc(2*time.Second, cancel)
 		return ctx, cancel
 	})
 }
 
+// hangUp calls cancel when a reply has come, before the reply is returned.
+type hangUp struct {
+	grpc.ClientStream
+	cancel func()
+}
+
+func (s hangUp) RecvMsg(m any) error {
+	err := s.ClientStream.RecvMsg(m)
+	if err == nil {
+		s.cancel()
+	}
+	return err
+}
+
+// TestACancelBetweenTwoRepliesIsNoGoodEnd cancels while chat is not in Recv: a
+// loop that asks the context is the first to know.
+func TestACancelBetweenTwoRepliesIsNoGoodEnd(t *testing.T) {
+	lab.Run(t, func(l *lab.Lab) {
+		p := &peer{what: "a server that echoes and then stays", script: func(p *peer) error {
+			if err := p.hearAll(p.echo); err != nil {
+				return err
+			}
+			return p.untilGone()
+		}}
+		link := l.NewLink()
+		link.Serve(p)
+		ctx, cancel := context.WithCancel(l.Context())
+		defer cancel()
+		conn := link.Dial(grpc.WithChainStreamInterceptor(func(ctx context.Context, desc *grpc.StreamDesc, conn *grpc.ClientConn,
+			method string, open grpc.Streamer, opts ...grpc.CallOption) (grpc.ClientStream, error) {
+			stream, err := open(ctx, desc, conn, method, opts...)
+			if err != nil {
+				return nil, err
+			}
+			return hangUp{stream, cancel}, nil
+		}))
+		replies, err := converse(ctx, l, p, feedv1.NewFeedServiceClient(conn), lines, time.Minute)
+		wantError(l, "the caller cancelled when the first reply had come and the server went on", replies, err, codes.Canceled)
+	})
+}
+
 func TestTheDeadlineOfTheCallerHolds(t *testing.T) {
-	wantEnd(t, "the deadline passed", codes.DeadlineExceeded, func(ctx context.Context, _ *lab.Link) (context.Context, context.CancelFunc) {
+	wantEnd(t, "the deadline passed", codes.DeadlineExceeded, func(ctx context.Context, _ *lab.Link, _ *grpc.Server) (context.Context, context.CancelFunc) {
 		return context.WithTimeout(ctx, 2*time.Second)
 	})
 }
 
-func TestChatEndsWhenTheNetworkDies(t *testing.T) {
-	wantEnd(t, "the network was cut", codes.Unavailable, func(ctx context.Context, link *lab.Link) (context.Context, context.CancelFunc) {
+func TestChatEndsWhenTheConnectionBreaks(t *testing.T) {
+	wantEnd(t, "the network was cut", codes.Unavailable, func(ctx context.Context, link *lab.Link, _ *grpc.Server) (context.Context, context.CancelFunc) {
 		time.AfterFunc(2*time.Second, link.Cut)
 		return context.WithCancel(ctx)
+	})
+	// The client's status then reads "error reading from server: EOF".
+	wantEnd(t, "the server closed the connection", codes.Unavailable, func(ctx context.Context, _ *lab.Link, srv *grpc.Server) (context.Context, context.CancelFunc) {
+		time.AfterFunc(2*time.Second, srv.Stop)
+		return context.WithCancel(ctx)
+	})
+}
+
+func TestChatSaysThatThereIsNoServer(t *testing.T) {
+	lab.Run(t, func(l *lab.Lab) {
+		p := &peer{what: "a server that cannot be reached", script: (*peer).untilGone}
+		client, link := l.Connect(p)
+		link.Cut()
+		time.Sleep(time.Second) // the client has noticed
+		ctx, cancel := context.WithCancel(l.Context())
+		defer cancel()
+		start := time.Now()
+		replies, err := converse(ctx, l, p, client, lines, time.Minute)
+		if took := time.Since(start); took > toReturn {
+			l.Errorf("the server cannot be reached, and chat returned after %v, want at most %v", took, toReturn)
+		}
+		wantError(l, "the server cannot be reached", replies, err, codes.Unavailable)
 	})
 }

@@ -2,7 +2,7 @@
 //
 // Fails: TestChatReturnsAReplyForEachLine
 // Says: SendMsg called after CloseSend
-// Says: want none: the server ended the stream with OK
+// Says: so chat itself gave up
 package main
 
 import (
