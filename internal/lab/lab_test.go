@@ -206,8 +206,8 @@ func victims() map[string]func(*testing.T) {
 			Run(t, func(l *Lab) {
 				var mu sync.Mutex
 				mu.Lock()
-				go mu.Lock() // STARTED
-				time.Sleep(time.Second)
+				go mu.Lock()            // STARTED
+				time.Sleep(time.Second) // VICTIM
 			}, RealLimit(500*time.Millisecond))
 		},
 		"failure before a spin": func(t *testing.T) {
@@ -341,7 +341,7 @@ the server's Chat handler still runs: blocked receiving from a channel at servic
 		"body that ends its goroutine":                     `the test ended in runtime.Goexit`,
 		"answer that ends its goroutine":                   `answer ended in runtime.Goexit`,
 		"answer that sleeps on the test's grid":            strings.Repeat("answer has not returned after 1m0s:\nsleeping at VICTIM\n", 20),
-		"mutex deadlock in a go statement":                 "the test has not ended after 500ms of real time:\nblocked in Lock, started at STARTED",
+		"mutex deadlock in a go statement":                 "the test has not ended after 500ms of real time:\nblocked in Lock, started at STARTED\nsleeping at VICTIM",
 		"failure before a spin":                            "answer has not returned after 1m0s:\nblocked in Recv at VICTIM\nblocked receiving from a channel at services_test.go",
 		"deaf handler of a server that waits for handlers": `the server's Chat handler still runs: sleeping at HANDLER`,
 		"program that leaves a goroutine":                  "2 lines in 0s\ninterrupted at line 1 (0 is never), run left 0 open streams and a goroutine that was started at STARTED still runs: blocked receiving from a channel at VICTIM",

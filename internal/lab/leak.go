@@ -134,9 +134,9 @@ func tally(lines []string) []string {
 }
 
 // Stuck says what the goroutines of the program under test wait for, such as
-// "blocked in Recv at answer.go:23", one line each. Those that keep virtual
-// time from moving come alone: the others wait for them. If there are
-// goroutines in answer.go, those of the test are left out.
+// "blocked in Recv at answer.go:23", one line each. Those that run come alone:
+// the others wait for them. If there are goroutines in answer.go, those of the
+// test are left out.
 func (l *Lab) Stuck() string {
 	self := current()
 	if self.bubble != "" {
@@ -170,7 +170,7 @@ func (l *Lab) stuck(self goroutine) []string {
 			continue // not of this test, or the test's own wait for the lab
 		}
 		switch {
-		case !g.gives:
+		case g.state == "running", g.state == "runnable":
 			spinning = append(spinning, line)
 		case strings.HasSuffix(at.file, "answer.go"):
 			answers = append(answers, line)

@@ -18,7 +18,6 @@ type goroutine struct {
 	id     string
 	state  string  // "chan send", "running", "sync.Mutex.Lock", …
 	bubble string  // "synctest bubble 7", "" outside of bubbles
-	gives  bool    // durably blocked: lets virtual time move
 	elided bool    // more than 100 frames, of which a dump leaves out some
 	frames []frame // innermost first
 	parent frame   // the go statement that started it
@@ -96,7 +95,7 @@ func parse(text []byte) []goroutine {
 		for i, part := range strings.Split(state, ", ") {
 			switch {
 			case i == 0:
-				g.state, g.gives = strings.CutSuffix(part, " (durable)")
+				g.state = strings.TrimSuffix(part, " (durable)") // lets virtual time move
 			case strings.HasPrefix(part, "synctest bubble"):
 				g.bubble = part
 			}
