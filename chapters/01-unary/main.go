@@ -110,7 +110,7 @@ func publish(
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
-	if err := run(ctx, os.Stdout, time.Second); err != nil && ctx.Err() == nil {
+	if err := run(ctx, os.Stdout, time.Second/2); err != nil && ctx.Err() == nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}

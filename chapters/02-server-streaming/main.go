@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/signal"
 	"strconv"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -24,14 +25,22 @@ import (
 	feedv1 "example.com/mygrpc/gen/feed/v1"
 )
 
-// watchServer is the server's end of a Watch.
+// watchServer is the server's end of a Watch, which older code calls
+// feedv1.FeedService_WatchServer: both name one type.
 type watchServer = grpc.ServerStreamingServer[feedv1.Event]
 
 // A subscription is one watcher's place at a topic.
 type subscription struct {
-	events <-chan *feedv1.Event // closed when the topic has ended
-	err    error                // why; read it after events was closed
-	close  func()               // gives the place back; once
+	// events delivers the topic's events in order. The broker closes the
+	// channel when the topic has ended, and only then: close does not.
+	events <-chan *feedv1.Event
+
+	// err says, once events is closed, how the topic ended: nil if it is
+	// complete, otherwise a gRPC status that is meant for the client.
+	err error
+
+	// close gives the place back. More than one call does no harm.
+	close func()
 }
 
 // server streams what its source delivers.
@@ -133,38 +142,47 @@ func collect(
 // collectIgnoringErrors takes every error for the end.
 func collectIgnoringErrors(
 	ctx context.Context, client feedv1.FeedServiceClient, topic string,
-) (events []*feedv1.Event) {
+) []*feedv1.Event {
 	stream, err := client.Watch(ctx, &feedv1.WatchRequest{Topic: topic})
-	for err == nil {
-		var ev *feedv1.Event
-		if ev, err = stream.Recv(); err == nil {
-			events = append(events, ev)
-		}
+	if err != nil {
+		return nil
 	}
-	return events
+	var events []*feedv1.Event
+	for {
+		ev, err := stream.Recv()
+		if err != nil {
+			return events
+		}
+		events = append(events, ev)
+	}
 }
 
 // first returns at most n events. It leaves before the end, so it cancels: a
 // stream that is neither read to its end nor cancelled stays (chapter 10).
 func first(
 	ctx context.Context, client feedv1.FeedServiceClient, topic string, n int,
-) (events []*feedv1.Event, err error) {
+) ([]*feedv1.Event, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	stream, err := client.Watch(ctx, &feedv1.WatchRequest{Topic: topic})
-	for err == nil && len(events) < n {
-		var ev *feedv1.Event
-		if ev, err = stream.Recv(); err == nil {
-			events = append(events, ev)
-		}
+	if err != nil {
+		return nil, err
 	}
-	return events, err
+	var events []*feedv1.Event
+	for len(events) < n {
+		ev, err := stream.Recv()
+		if err != nil {
+			return events, err
+		}
+		events = append(events, ev)
+	}
+	return events, nil
 }
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
-	if err := run(ctx, os.Stdout, time.Second); err != nil && ctx.Err() == nil {
+	if err := run(ctx, os.Stdout, time.Second/2); err != nil && ctx.Err() == nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
@@ -172,8 +190,7 @@ func main() {
 
 // run tells the story on w. pace is how long a reader needs for a line.
 func run(ctx context.Context, w io.Writer, pace time.Duration) error {
-	src := &source{every: pace / 2, over: make(chan struct{})}
-	defer close(src.over) // frees the deaf handler
+	src := &source{every: pace / 5, over: make(chan struct{})}
 	base := server{subscribe: src.subscribe}
 	var clients []feedv1.FeedServiceClient
 	for _, svc := range []feedv1.FeedServiceServer{
@@ -187,24 +204,27 @@ func run(ctx context.Context, w io.Writer, pace time.Duration) error {
 		clients = append(clients, client)
 	}
 	right, eof, zero, deaf := clients[0], clients[1], clients[2], clients[3]
+	defer close(src.over) // runs before each end, which waits for the deaf handler
+	say := func(format string, args ...any) { say(ctx, w, pace, format, args...) }
+	report := func(what string, events []*feedv1.Event, err error) {
+		say("  %-36s %s", what+":", inHand(events, err))
+	}
 
-	fmt.Fprintln(w, "A topic of three events:")
+	say("A topic of three events:")
 	events, err := collect(ctx, right, "deploys")
-	report(w, "the handler returns nil", events, err)
+	report("the handler returns nil", events, err)
 	events, err = collect(ctx, eof, "deploys")
-	report(w, "the handler returns io.EOF", events, err)
-	events, err = first(ctx, zero, "deploys", 1003) // then we leave
-	report(w, "the handler reads a closed channel", events, err)
-	pause(ctx, pace)
+	report("the handler returns io.EOF", events, err)
+	events, err = first(ctx, zero, "deploys", 1003) // then you leave
+	report("the handler reads a closed channel", events, err)
 
-	fmt.Fprintln(w, "A topic that fails after two events:")
+	say("A topic that fails after two events:")
 	events, err = collect(ctx, right, "broken")
-	report(w, "collect", events, err)
+	report("collect", events, err)
 	events = collectIgnoringErrors(ctx, right, "broken")
-	report(w, "collectIgnoringErrors", events, nil)
-	pause(ctx, pace)
+	report("collectIgnoringErrors", events, nil)
 
-	fmt.Fprintln(w, "A silent topic, and a client that leaves after 20ms:")
+	say("A silent topic, and a client that leaves after 20ms:")
 	for _, h := range []struct {
 		name   string
 		client feedv1.FeedServiceClient
@@ -212,22 +232,24 @@ func run(ctx context.Context, w io.Writer, pace time.Duration) error {
 		impatient, cancel := context.WithTimeout(ctx, 20*time.Millisecond)
 		collect(impatient, h.client, "silent")
 		cancel()
-		pause(ctx, max(pace, 20*time.Millisecond)) // the handler ends
-		fmt.Fprintf(w, "  %-36s handlers that still run: %d\n", h.name+":", src.places.Load())
+		pause(ctx, max(pace/5, 20*time.Millisecond)) // the handler ends
+		say("  %-36s handlers that still run: %d", h.name+":", src.places.Load())
 	}
 	return ctx.Err()
 }
 
-// report prints what a client has in its hands at the end.
-func report(w io.Writer, what string, events []*feedv1.Event, err error) {
-	ending := "no error"
+// inHand says what a client has at the end.
+func inHand(events []*feedv1.Event, err error) string {
+	text := fmt.Sprintf("%d events, ", len(events))
 	if err != nil {
-		ending = fmt.Sprintf("code %v, %q", status.Code(err), status.Convert(err).Message())
+		text += fmt.Sprintf("code %v, %q", status.Code(err), status.Convert(err).Message())
+	} else {
+		text += "no error"
 	}
 	if n := empty(events); n > 0 {
-		ending += fmt.Sprintf(", and %d of them are empty", n)
+		text += fmt.Sprintf(", and %d of them are empty", n)
 	}
-	fmt.Fprintf(w, "  %-36s %d events, %s\n", what+":", len(events), ending)
+	return text
 }
 
 // empty counts events without an id. No broker sent them.
@@ -251,9 +273,9 @@ func (s *source) subscribe(topic string) *subscription {
 	s.places.Add(1)
 	events, left := make(chan *feedv1.Event), make(chan struct{})
 	sub := &subscription{events: events}
-	sub.close = func() { s.places.Add(-1); close(left) }
-	go func() {
-		defer close(events) // only the sender may close a channel
+	var once sync.Once
+	sub.close = func() { once.Do(func() { s.places.Add(-1); close(left) }) }
+	go func() { // the only sender, so the one that may close events
 		bodies, err := script(topic)
 		for i, body := range bodies {
 			select {
@@ -272,9 +294,11 @@ func (s *source) subscribe(topic string) *subscription {
 			select {
 			case <-s.over:
 			case <-left:
+				return
 			}
 		}
 		sub.err = err
+		close(events)
 	}()
 	return sub
 }
@@ -294,13 +318,13 @@ func script(topic string) (bodies []string, err error) {
 }
 
 // serve starts a server on loopback and connects to it. The returned
-// function ends both.
+// function ends both and waits for the handlers.
 func serve(svc feedv1.FeedServiceServer) (feedv1.FeedServiceClient, func(), error) {
 	lis, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return nil, nil, fmt.Errorf("listen: %w", err)
 	}
-	srv := grpc.NewServer()
+	srv := grpc.NewServer(grpc.WaitForHandlers(true))
 	feedv1.RegisterFeedServiceServer(srv, svc)
 	go srv.Serve(lis) // returns when srv is stopped
 
@@ -314,7 +338,17 @@ func serve(svc feedv1.FeedServiceServer) (feedv1.FeedServiceClient, func(), erro
 	return feedv1.NewFeedServiceClient(conn), end, nil
 }
 
-// pause gives the reader time, and none to one who is leaving.
+// say prints a line and gives the reader time for it. To a reader who is
+// leaving it says nothing.
+func say(ctx context.Context, w io.Writer, pace time.Duration, format string, args ...any) {
+	if ctx.Err() != nil {
+		return
+	}
+	fmt.Fprintf(w, format+"\n", args...)
+	pause(ctx, pace)
+}
+
+// pause takes d, and less if ctx ends first.
 func pause(ctx context.Context, d time.Duration) {
 	select {
 	case <-time.After(d):

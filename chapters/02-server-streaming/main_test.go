@@ -25,6 +25,10 @@ func newSource() *source { return &source{every: every, over: make(chan struct{}
 
 func newServer() *server { return &server{subscribe: newSource().subscribe} }
 
+// One type under two names: what takes the one takes the other, also in a
+// signature, where types must be identical.
+var _ func(feedv1.FeedService_WatchServer) error = func(watchServer) error { return nil }
+
 // scripted is a server whose Watch is a function.
 type scripted struct {
 	feedv1.UnimplementedFeedServiceServer
@@ -33,7 +37,78 @@ type scripted struct {
 
 func (s *scripted) Watch(_ *feedv1.WatchRequest, stream watchServer) error { return s.watch(stream) }
 
-func TestRunLeavesNothingBehind(t *testing.T) { lab.EndsWell(t, run) }
+func TestRunLeavesNothingBehind(t *testing.T) {
+	lab.EndsWell(t, run)
+
+	// What serve returns waits for a handler that takes its time to end.
+	began, ended := make(chan bool), make(chan bool, 1)
+	client, end, err := serve(&scripted{watch: func(stream watchServer) error {
+		close(began)
+		<-stream.Context().Done()
+		time.Sleep(20 * time.Millisecond)
+		ended <- true
+		return nil
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	if _, err := client.Watch(ctx, &feedv1.WatchRequest{}); err != nil {
+		t.Fatal(err)
+	}
+	<-began
+	end()
+	if len(ended) == 0 {
+		t.Error("the server was stopped, and a handler still ran")
+	}
+}
+
+// reader is who runs the program. With the given line in hand, and after some
+// more time, the reader presses Ctrl-C.
+type reader struct {
+	text  strings.Builder
+	line  int
+	after time.Duration
+	leave func()
+}
+
+func (r *reader) Write(b []byte) (int, error) {
+	r.text.Write(b)
+	switch lines := strings.Count(r.text.String(), "\n"); {
+	case lines != r.line:
+	case r.after > 0:
+		time.AfterFunc(r.after, r.leave)
+	default:
+		r.leave()
+	}
+	return len(b), nil
+}
+
+// told is what run tells such a reader.
+func told(t *testing.T, line int, pace, after time.Duration) string {
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	r := &reader{line: line, after: after, leave: cancel}
+	run(ctx, r, pace)
+	return r.text.String()
+}
+
+func TestAnInterruptedRunSaysNoMore(t *testing.T) {
+	lines := strings.Count(told(t, 0, 0, 0), "\n")
+	for line := 1; line <= lines; line++ {
+		if got := told(t, line, 0, 0); strings.Count(got, "\n") != line {
+			t.Errorf("interrupted at line %d of %d it said:\n%s", line, lines, got)
+		}
+	}
+	// The first call begins a pace after line 1 and takes three fifths of one.
+	const pace = 50 * time.Millisecond
+	got := told(t, 1, pace, pace*13/10)
+	if strings.Contains(got, "ancel") {
+		t.Errorf("interrupted in a call it said:\n%s", got)
+	}
+	t.Logf("%d lines; interrupted in a call, it said:\n%s", lines, got)
+}
 
 // The recording that the README shows.
 func TestTheRecordingIsFresh(t *testing.T) {
@@ -82,24 +157,53 @@ func TestTheWholeFeedIsOneStream(t *testing.T) {
 		}
 		l.Log(frames(link))
 	})
+	// A frame holds 16 KB (transport/http_util.go, http2MaxFrameLen).
+	lab.Run(t, func(l *lab.Lab) {
+		client, link := l.Connect(&scripted{watch: func(stream watchServer) error {
+			return stream.Send(&feedv1.Event{Body: strings.Repeat("x", 20_000)})
+		}})
+		if _, err := collect(l.Context(), client, ""); err != nil {
+			l.Fatal(err)
+		}
+		if n := strings.Count(frames(link), "server DATA"); n != 2 {
+			l.Errorf("one event of 20,000 B took %d DATA frames, want 2: %s", n, frames(link))
+		}
+		l.Logf("one event of 20,000 B: %s", frames(link))
+	})
 }
 
 func TestHeadersTravelWithTheFirstEvent(t *testing.T) {
-	lab.Run(t, func(l *lab.Lab) {
-		client, link := l.Connect(newServer())
-		collect(l.Context(), client, "deploys")
-		var at []time.Duration
-		for _, f := range link.Frames() {
-			if f.From == lab.Server {
-				at = append(at, f.At)
+	for _, early := range []bool{false, true} {
+		lab.Run(t, func(l *lab.Lab) {
+			s := newServer()
+			client, link := l.Connect(&scripted{watch: func(stream watchServer) error {
+				if early {
+					if err := stream.SendHeader(nil); err != nil {
+						return err
+					}
+				}
+				return s.Watch(&feedv1.WatchRequest{Topic: "deploys"}, stream)
+			}})
+			if _, err := collect(l.Context(), client, ""); err != nil {
+				l.Fatal(err)
 			}
-		}
-		want := lab.Latency + every // the request arrives, the first event happens
-		if len(at) < 2 || at[0] != want || at[1] != want {
-			l.Fatalf("the server's frames left at %v, want the first two at %v", at, want)
-		}
-		l.Logf("Watch is called at %v, HEADERS and the first DATA leave at %v", lab.Latency, at[0])
-	})
+			var at []time.Duration
+			for _, f := range link.Frames() {
+				if f.From == lab.Server {
+					at = append(at, f.At)
+				}
+			}
+			event := lab.Latency + every // the request arrives, the first event happens
+			headers := event
+			if early {
+				headers = lab.Latency
+			}
+			if len(at) < 2 || at[0] != headers || at[1] != event {
+				l.Fatalf("SendHeader %t: the server's frames left at %v, want the first two at %v and %v", early, at, headers, event)
+			}
+			l.Logf("Watch is called at %v; SendHeader %t: HEADERS leave at %v, the first DATA at %v", lab.Latency, early, at[0], at[1])
+		})
+	}
 }
 
 // raw opens Watch without the generated code. A description that allows many
@@ -143,6 +247,9 @@ func TestTheHandlerStartsAfterTheHalfClose(t *testing.T) {
 	}, lab.Lasts(2*time.Hour))
 }
 
+// The client's SendMsg half-closes unless the description says that the client
+// streams (stream.go, clientStreamWrapper.SendMsg; that the END_STREAM rides on
+// the DATA: csAttempt.sendMsg).
 func TestTheHalfCloseRidesOnTheRequest(t *testing.T) {
 	lab.Run(t, func(l *lab.Lab) {
 		generated, link := l.Connect(newServer())
@@ -163,6 +270,21 @@ func TestTheHalfCloseRidesOnTheRequest(t *testing.T) {
 			}
 		}
 		l.Logf("by generated code and by hand, without a CloseSend: %s", frames(k))
+
+		k = l.NewLink()
+		k.Serve(newServer())
+		stream = raw(l, k, true)
+		if err := stream.SendMsg(&feedv1.WatchRequest{Topic: "deploys"}); err != nil {
+			l.Fatal(err)
+		}
+		time.Sleep(time.Minute)
+		if got := frames(k); got != "client HEADERS, client DATA" {
+			l.Errorf("a client that may stream has sent %q, want no END_STREAM", got)
+		}
+		l.Logf("described as streaming: %s", frames(k))
+		stream.CloseSend()
+		for stream.RecvMsg(new(feedv1.Event)) == nil {
+		}
 	})
 }
 
@@ -294,6 +416,56 @@ func TestOpeningDoesNotWaitForTheServer(t *testing.T) {
 	})
 }
 
+func TestOpeningNeedsAConnectionWithRoom(t *testing.T) {
+	open := func(l *lab.Lab, conn *grpc.ClientConn) (time.Duration, error) {
+		ctx, cancel := context.WithTimeout(l.Context(), time.Second)
+		defer cancel()
+		start := time.Now()
+		_, err := feedv1.NewFeedServiceClient(conn).Watch(ctx, &feedv1.WatchRequest{Topic: "silent"})
+		return time.Since(start), err
+	}
+	for _, tt := range []struct {
+		what string
+		make func(*lab.Lab, *lab.Link) *grpc.ClientConn
+		took time.Duration
+		want codes.Code
+	}{
+		{"on a full connection", func(l *lab.Lab, k *lab.Link) *grpc.ClientConn {
+			k.Serve(newServer(), grpc.MaxConcurrentStreams(1))
+			conn := k.Dial()
+			ctx, cancel := context.WithTimeout(l.Context(), time.Minute)
+			time.AfterFunc(time.Minute, cancel)
+			if _, err := feedv1.NewFeedServiceClient(conn).Watch(ctx, &feedv1.WatchRequest{Topic: "silent"}); err != nil {
+				l.Fatal(err)
+			}
+			return conn
+		}, time.Second, codes.DeadlineExceeded},
+		{"after a cut", func(_ *lab.Lab, k *lab.Link) *grpc.ClientConn {
+			k.Serve(newServer())
+			conn := k.Dial()
+			k.Cut()
+			time.Sleep(time.Millisecond) // the client learns of it
+			return conn
+		}, 2 * lab.Latency, codes.Unavailable}, // the dial that is refused
+		{"on an idle channel", func(_ *lab.Lab, k *lab.Link) *grpc.ClientConn {
+			k.Serve(newServer())
+			conn := k.Dial(grpc.WithIdleTimeout(time.Second))
+			time.Sleep(time.Minute)
+			return conn
+		}, 3 * lab.Latency, codes.OK}, // the dial, and the server's SETTINGS
+	} {
+		lab.Run(t, func(l *lab.Lab) {
+			conn := tt.make(l, l.NewLink())
+			took, err := open(l, conn)
+			if took != tt.took || status.Code(err) != tt.want {
+				l.Errorf("%s Watch returned %v after %v, want %v after %v", tt.what, err, took, tt.want, tt.took)
+			}
+			l.Logf("%s Watch returned %v after %v", tt.what, err, took)
+			time.Sleep(2 * time.Minute)
+		})
+	}
+}
+
 func TestReturningEOFIsAnUnknownError(t *testing.T) {
 	lab.Run(t, func(l *lab.Lab) {
 		client, _ := l.Connect(&eofServer{*newServer()})
@@ -305,7 +477,7 @@ func TestReturningEOFIsAnUnknownError(t *testing.T) {
 	})
 }
 
-func TestAClosedChannelIsReadAsEmptyEvents(t *testing.T) {
+func TestTheSecondResultOfReceiveTellsTheEnd(t *testing.T) {
 	lab.Run(t, func(l *lab.Lab) {
 		client, _ := l.Connect(&zeroServer{*newServer()})
 		start := time.Now()
@@ -316,11 +488,8 @@ func TestAClosedChannelIsReadAsEmptyEvents(t *testing.T) {
 		if took, want := time.Since(start), 2*lab.Latency+3*every; took != want {
 			l.Errorf("they came within %v, want %v, the time of the third event", took, want)
 		}
-		l.Logf("3 events, then 1,000 empty ones at one instant, %v", time.Since(start))
+		l.Logf("without it: 3 events, then 1,000 empty ones at one instant, %v", time.Since(start))
 	})
-}
-
-func TestTheSecondResultOfReceiveEndsTheStream(t *testing.T) {
 	lab.Run(t, func(l *lab.Lab) {
 		client, _ := l.Connect(newServer())
 		start := time.Now()
@@ -328,7 +497,37 @@ func TestTheSecondResultOfReceiveEndsTheStream(t *testing.T) {
 		if len(events) != 3 || empty(events) != 0 || !errors.Is(err, io.EOF) {
 			l.Errorf("%d events came, %d of them empty, then %v; want 3 and io.EOF", len(events), empty(events), err)
 		}
-		l.Logf("%d events, then %v at %v", len(events), err, time.Since(start))
+		l.Logf("with it: %d events, then %v at %v", len(events), err, time.Since(start))
+	})
+}
+
+func TestOnlyTheTopicsEndClosesItsEvents(t *testing.T) {
+	lab.Run(t, func(l *lab.Lab) {
+		for _, topic := range []string{"deploys", "silent"} {
+			src := newSource()
+			sub := src.subscribe(topic)
+			sub.close()
+			sub.close()
+			if n := src.places.Load(); n != 0 {
+				l.Errorf("a place at %q was taken, and given back twice: %d are taken", topic, n)
+			}
+			select {
+			case ev, ok := <-sub.events:
+				l.Errorf("the place at %q was given back, and its events yield %s, %t", topic, lab.Text(ev), ok)
+			case <-time.After(time.Minute):
+			}
+		}
+
+		sub := newSource().subscribe("broken")
+		n := 0
+		for range sub.events {
+			n++
+		}
+		if n != 2 || status.Code(sub.err) != codes.Unavailable {
+			l.Errorf("the topic ended after %d events with %v, want 2 and Unavailable", n, sub.err)
+		}
+		sub.close()
+		l.Logf("given back twice: its events stay open; ended: they are closed after %d, and err is %v", n, sub.err)
 	})
 }
 
@@ -410,34 +609,51 @@ func TestIgnoringTheErrorHidesTheGap(t *testing.T) {
 }
 
 func TestSendWaitsForASlowClient(t *testing.T) {
-	lab.Run(t, func(l *lab.Lab) {
-		body := strings.Repeat("x", 1000) // 1,008 B on the wire
-		sent := make(chan int, 1000)
-		client, _ := l.Connect(&scripted{watch: func(stream watchServer) error {
-			for i := range 1000 {
-				if err := stream.Send(&feedv1.Event{Body: body}); err != nil {
-					return err
+	for _, tt := range []struct {
+		windows string
+		want    int
+		opts    []lab.LinkOption
+	}{
+		{"fixed windows of 65,535 B", 131, nil},
+		{"grpc-go's default windows", 196, []lab.LinkOption{lab.WithBDP()}},
+	} {
+		lab.Run(t, func(l *lab.Lab) {
+			body := strings.Repeat("x", 1000) // 1,008 B on the wire
+			sent := make(chan int, 1000)
+			client, link := l.Connect(&scripted{watch: func(stream watchServer) error {
+				for i := range 1000 {
+					if err := stream.Send(&feedv1.Event{Body: body}); err != nil {
+						return err
+					}
+					sent <- i
 				}
-				sent <- i
+				return nil
+			}}, tt.opts...)
+			stream, err := client.Watch(l.Context(), &feedv1.WatchRequest{})
+			if err != nil {
+				l.Fatal(err)
 			}
-			return nil
-		}})
-		stream, err := client.Watch(l.Context(), &feedv1.WatchRequest{})
-		if err != nil {
-			l.Fatal(err)
-		}
-		time.Sleep(time.Hour)
-		before := len(sent)
-		if before != 131 {
-			l.Errorf("the client has not read for an hour: %d Sends have returned, want 131", before)
-		}
-		n := 0
-		for ; err == nil; n++ {
-			_, err = stream.Recv()
-		}
-		if n != 1001 || !errors.Is(err, io.EOF) {
-			l.Errorf("then it reads: %d Recvs and %v, want 1,000 events and io.EOF", n, err)
-		}
-		l.Logf("%d of 1,000 Sends in an hour without a Recv, then %d events", before, n-1)
-	}, lab.Lasts(2*time.Hour))
+			time.Sleep(time.Hour)
+			before := len(sent)
+			if before != tt.want {
+				l.Errorf("%s, and the client has not read for an hour: %d Sends have returned, want %d", tt.windows, before, tt.want)
+			}
+			for _, f := range link.Frames() {
+				if f.From == lab.Server && f.Type == "DATA" {
+					if f.Length != 1008 {
+						l.Errorf("the first event has %d B on the wire, want 1,008 B", f.Length)
+					}
+					break
+				}
+			}
+			n := 0
+			for ; err == nil; n++ {
+				_, err = stream.Recv()
+			}
+			if n != 1001 || !errors.Is(err, io.EOF) {
+				l.Errorf("then it reads: %d Recvs and %v, want 1,000 events and io.EOF", n, err)
+			}
+			l.Logf("%s: %d of 1,000 Sends in an hour without a Recv, then %d events", tt.windows, before, n-1)
+		}, lab.Lasts(2*time.Hour))
+	}
 }

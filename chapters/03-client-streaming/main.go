@@ -51,7 +51,9 @@ func (s *server) UploadEvents(stream uploadServer) error {
 }
 
 // insertAll stores events as they arrive, until the client half-closes.
-func (s *server) insertAll(stream uploadServer) (stored int32, err error) {
+func (s *server) insertAll(stream uploadServer) (int32, error) {
+	ctx := stream.Context()
+	var stored int32
 	for {
 		ev, err := stream.Recv()
 		if errors.Is(err, io.EOF) {
@@ -60,14 +62,19 @@ func (s *server) insertAll(stream uploadServer) (stored int32, err error) {
 		if err != nil {
 			return stored, err // the client is gone, or out of time
 		}
-		switch err := s.insert(stream.Context(), ev); {
+		err = s.insert(ctx, ev)
+		switch {
+		case err == nil:
+			stored++ // now, not before: the receipt is a promise
 		case errors.Is(err, errDuplicate):
 			// Sent again by a client that never saw its receipt. It is
 			// stored, but not by this upload.
-		case err != nil:
-			return stored, status.Error(codes.Internal, "event not stored")
+		case ctx.Err() != nil: // the client has left: no fault of yours
+			return stored, status.FromContextError(ctx.Err()).Err()
 		default:
-			stored++ // now, not before: the receipt is a promise
+			// A real server logs err here. The client learns nothing of
+			// it: it names parts of the server.
+			return stored, status.Error(codes.Internal, "event not stored")
 		}
 	}
 }
@@ -166,7 +173,7 @@ func upload(
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
-	if err := run(ctx, os.Stdout, time.Second); err != nil && ctx.Err() == nil {
+	if err := run(ctx, os.Stdout, time.Second/2); err != nil && ctx.Err() == nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
@@ -194,40 +201,34 @@ func run(ctx context.Context, w io.Writer, pace time.Duration) error {
 		return err
 	}
 	defer closeHasty()
+	say := func(format string, args ...any) { say(ctx, w, pace, format, args...) }
 
-	fmt.Fprintln(w, "Three events, one receipt:")
+	say("Three events, one receipt:")
 	n, err := upload(ctx, whole, events(1, 3, 10))
-	fmt.Fprintf(w, "  received %d, error %v, stored %d\n", n, err, repo.len())
-	pause(ctx, pace)
+	say("  received %d, error %v, stored %d", n, err, repo.len())
 	n, err = upload(ctx, whole, events(2, 4, 10))
-	fmt.Fprintf(w, "  two of them again and a new one: received %d, error %v, stored %d\n",
+	say("  two of them again and a new one: received %d, error %v, stored %d",
 		n, err, repo.len())
-	pause(ctx, pace)
 
-	fmt.Fprintln(w, "A handler that returns nil without SendAndClose:")
+	say("A handler that returns nil without SendAndClose:")
 	_, err = upload(ctx, silent, events(11, 13, 10))
-	fmt.Fprintf(w, "  code %v, stored %d\n  text %q\n",
-		status.Code(err), repo.len(), status.Convert(err).Message())
-	pause(ctx, pace)
+	say("  code %v, stored %d", status.Code(err), repo.len())
+	say("  text %q", status.Convert(err).Message())
 
-	fmt.Fprintln(w, "A handler that fails after SendAndClose:")
+	say("A handler that fails after SendAndClose:")
 	start := time.Now()
 	_, err = upload(ctx, hasty, events(21, 23, 10))
-	fmt.Fprintf(w, "  no receipt after %v, but code %v, stored %d\n",
+	say("  no receipt after %v, but code %v, stored %d",
 		time.Since(start).Round(100*time.Millisecond), status.Code(err), repo.len())
-	pause(ctx, pace)
 
-	fmt.Fprintln(w, "A repo that is full after the second of 1,000 events:")
+	say("A repo that is full after the second of 1,000 events:")
 	repo.limit(repo.len() + 2)
 	_, err = upload(ctx, whole, events(1001, 2000, 1000))
-	fmt.Fprintf(w, "  CloseAndRecv knows why: code %v, stored %d\n",
-		status.Code(err), repo.len())
-	pause(ctx, pace)
+	say("  CloseAndRecv knows why: code %v, stored %d", status.Code(err), repo.len())
 	_, err = uploadReturningEOF(ctx, whole, events(3001, 4000, 1000))
-	fmt.Fprintf(w, "  Send does not:          error %v\n", err)
-	pause(ctx, pace)
+	say("  Send does not:          error %v", err)
 	err = uploadWithoutReceipt(ctx, whole, events(5001, 5003, 10))
-	fmt.Fprintf(w, "  CloseSend never asks:   error %v\n", err)
+	say("  CloseSend never asks:   error %v", err)
 	return ctx.Err()
 }
 
@@ -269,13 +270,13 @@ func (m *memory) limit(n int) { m.mu.Lock(); defer m.mu.Unlock(); m.max = n }
 func (m *memory) len() int { m.mu.Lock(); defer m.mu.Unlock(); return len(m.ids) }
 
 // serve starts a server on loopback and connects to it. The returned
-// function ends both.
+// function ends both and waits for the handlers.
 func serve(svc feedv1.FeedServiceServer) (feedv1.FeedServiceClient, func(), error) {
 	lis, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return nil, nil, fmt.Errorf("listen: %w", err)
 	}
-	srv := grpc.NewServer()
+	srv := grpc.NewServer(grpc.WaitForHandlers(true))
 	feedv1.RegisterFeedServiceServer(srv, svc)
 	go srv.Serve(lis) // returns when srv is stopped
 
@@ -289,7 +290,17 @@ func serve(svc feedv1.FeedServiceServer) (feedv1.FeedServiceClient, func(), erro
 	return feedv1.NewFeedServiceClient(conn), end, nil
 }
 
-// pause gives the reader time, and none to one who is leaving.
+// say prints a line and gives the reader time for it. To a reader who is
+// leaving it says nothing.
+func say(ctx context.Context, w io.Writer, pace time.Duration, format string, args ...any) {
+	if ctx.Err() != nil {
+		return
+	}
+	fmt.Fprintf(w, format+"\n", args...)
+	pause(ctx, pace)
+}
+
+// pause takes d, and less if ctx ends first.
 func pause(ctx context.Context, d time.Duration) {
 	select {
 	case <-time.After(d):

@@ -55,12 +55,89 @@ func isCardinality(err error) bool {
 	return status.Code(err) == codes.Internal && strings.Contains(err.Error(), "cardinality violation")
 }
 
-func TestRunLeavesNothingBehind(t *testing.T) { lab.EndsWell(t, run) }
+func TestRunLeavesNothingBehind(t *testing.T) {
+	lab.EndsWell(t, run)
+
+	// What serve returns waits for a handler that takes its time to end.
+	began, ended := make(chan bool), make(chan bool, 1)
+	client, end, err := serve(scripted{upload: func(stream uploadServer) error {
+		close(began)
+		<-stream.Context().Done()
+		time.Sleep(20 * time.Millisecond)
+		ended <- true
+		return nil
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	if _, err := client.UploadEvents(ctx); err != nil {
+		t.Fatal(err)
+	}
+	<-began
+	end()
+	if len(ended) == 0 {
+		t.Error("the server was stopped, and a handler still ran")
+	}
+}
+
+// reader is who runs the program. With the given line in hand, and after some
+// more time, the reader presses Ctrl-C.
+type reader struct {
+	text  strings.Builder
+	line  int
+	after time.Duration
+	leave func()
+}
+
+func (r *reader) Write(b []byte) (int, error) {
+	r.text.Write(b)
+	switch lines := strings.Count(r.text.String(), "\n"); {
+	case lines != r.line:
+	case r.after > 0:
+		time.AfterFunc(r.after, r.leave)
+	default:
+		r.leave()
+	}
+	return len(b), nil
+}
+
+// told is what run tells such a reader.
+func told(t *testing.T, line int, pace, after time.Duration) string {
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	r := &reader{line: line, after: after, leave: cancel}
+	run(ctx, r, pace)
+	return r.text.String()
+}
+
+func TestAnInterruptedRunSaysNoMore(t *testing.T) {
+	lines := strings.Count(told(t, 0, 0, 0), "\n")
+	for line := 1; line <= lines; line++ {
+		if got := told(t, line, 0, 0); strings.Count(got, "\n") != line {
+			t.Errorf("interrupted at line %d of %d it said:\n%s", line, lines, got)
+		}
+	}
+	// A pace after line 7 the client waits for the handler that flushes, which
+	// takes half of one.
+	const pace = 50 * time.Millisecond
+	got := told(t, 7, pace, pace*5/4)
+	if strings.Contains(got, "ancel") {
+		t.Errorf("interrupted in a call it said:\n%s", got)
+	}
+	t.Logf("%d lines; interrupted in a call, it said:\n%s", lines, got)
+}
 
 // The recording that the README shows.
 func TestTheRecordingIsFresh(t *testing.T) {
 	lab.Run(t, func(l *lab.Lab) {
 		repo, s := full(3)
+		// An insert takes a while, or the half-close arrives as event 3 fails.
+		s.insert = func(ctx context.Context, ev *feedv1.Event) error {
+			time.Sleep(time.Millisecond)
+			return repo.insert(ctx, ev)
+		}
 		client, link := l.Connect(&hastyServer{*s, flushes(300*time.Millisecond, nil)})
 		upload(l.Context(), client, events(1, 2, 4))
 		upload(l.Context(), client, events(2, 3, 4))
@@ -83,6 +160,17 @@ func TestAnUploadIsOneStream(t *testing.T) {
 			l.Errorf("the frames are %q, want %q", got, want)
 		}
 		l.Log(shape(link.Frames()))
+	})
+	// A frame holds 16 KB (transport/http_util.go, http2MaxFrameLen).
+	lab.Run(t, func(l *lab.Lab) {
+		client, link := l.Connect(&server{insert: (&memory{}).insert})
+		if n, err := upload(l.Context(), client, events(1, 1, 20_000)); n != 1 || err != nil {
+			l.Fatalf("upload returned %d, %v, want 1", n, err)
+		}
+		if n := strings.Count(shape(link.Frames()), "client DATA"); n != 3 {
+			l.Errorf("one event of 20,000 B and the half-close took %d DATA frames, want 2 and 1: %s", n, shape(link.Frames()))
+		}
+		l.Logf("one event of 20,000 B: %s", shape(link.Frames()))
 	})
 }
 
@@ -428,6 +516,47 @@ func TestACancelLeavesWhatIsStored(t *testing.T) {
 	})
 }
 
+func TestAClientThatLeftIsNoFaultOfTheServer(t *testing.T) {
+	for _, want := range []codes.Code{codes.Canceled, codes.DeadlineExceeded} {
+		lab.Run(t, func(l *lab.Lab) {
+			returned := make(chan error, 1)
+			s := &server{insert: func(ctx context.Context, _ *feedv1.Event) error {
+				<-ctx.Done()
+				return errors.New("the query was interrupted")
+			}}
+			client, _ := l.Connect(scripted{upload: func(stream uploadServer) error {
+				ctx := stream.Context()
+				if want == codes.DeadlineExceeded {
+					// One that the server sets itself, and that no reset overtakes.
+					bounded, cancel := context.WithTimeout(ctx, 500*time.Millisecond)
+					defer cancel()
+					ctx = bounded
+				}
+				err := s.UploadEvents(within{stream, ctx})
+				returned <- err
+				return err
+			}})
+			ctx, cancel := context.WithCancel(l.Context())
+			defer cancel()
+			time.AfterFunc(time.Second, cancel)
+			_, err := upload(ctx, client, events(1, 1, 10))
+			got := <-returned
+			if status.Code(got) != want {
+				l.Errorf("the handler returned %v, want %v", got, want)
+			}
+			l.Logf("the handler returned %v, the client has %v", got, err)
+		})
+	}
+}
+
+// within is a stream with another context, as an interceptor makes it.
+type within struct {
+	uploadServer
+	ctx context.Context
+}
+
+func (w within) Context() context.Context { return w.ctx }
+
 func TestSendKnowsOnlyThatTheStreamIsOver(t *testing.T) {
 	lab.Run(t, func(l *lab.Lab) {
 		_, s := full(2)
@@ -503,32 +632,45 @@ func TestCloseSendLearnsNothing(t *testing.T) {
 }
 
 func TestASlowServerMakesSendWait(t *testing.T) {
-	lab.Run(t, func(l *lab.Lab) {
-		client, _ := l.Connect(scripted{upload: func(stream uploadServer) error {
-			select {
-			case <-time.After(time.Hour):
-			case <-stream.Context().Done():
+	for _, tt := range []struct {
+		windows string
+		want    int
+		opts    []lab.LinkOption
+	}{
+		{"fixed windows of 65,535 B", 129, nil},
+		{"grpc-go's default windows", 193, []lab.LinkOption{lab.WithBDP()}},
+	} {
+		lab.Run(t, func(l *lab.Lab) {
+			client, link := l.Connect(scripted{upload: func(stream uploadServer) error {
+				select {
+				case <-time.After(time.Hour):
+				case <-stream.Context().Done():
+				}
+				return (&server{insert: (&memory{}).insert}).UploadEvents(stream)
+			}}, tt.opts...)
+			start := time.Now()
+			stream := open(l, client, nil)
+			passed := 0
+			ev := events(1, 1, 1000)[0]
+			for time.Since(start) < time.Minute {
+				if err := stream.Send(ev); err != nil {
+					l.Fatal(err)
+				}
+				if time.Since(start) < time.Minute {
+					passed++
+				}
 			}
-			return (&server{insert: (&memory{}).insert}).UploadEvents(stream)
-		}})
-		start := time.Now()
-		stream := open(l, client, nil)
-		passed := 0
-		ev := events(1, 1, 1000)[0]
-		for time.Since(start) == 0 {
-			if err := stream.Send(ev); err != nil {
-				l.Fatal(err)
+			if took := time.Since(start); passed != tt.want || took != time.Hour+2*lab.Latency {
+				l.Errorf("%s: %d Sends passed and the next returned after %v, want %d, and an hour and a round trip",
+					tt.windows, passed, took, tt.want)
 			}
-			if time.Since(start) == 0 {
-				passed++
+			if f := link.Frames()[1]; f.Type != "DATA" || f.Length != 1019 {
+				l.Errorf("the first event is %s with %d B on the wire, want 1,019 B", f.Type, f.Length)
 			}
-		}
-		if took := time.Since(start); passed != 129 || took != time.Hour+2*lab.Latency {
-			l.Errorf("%d Sends passed at once and the next took %v, want 129, and an hour and a round trip", passed, took)
-		}
-		l.Logf("%d Sends passed at once, the next took %v", passed, time.Since(start))
-		if _, err := stream.CloseAndRecv(); err != nil {
-			l.Error(err)
-		}
-	}, lab.Lasts(2*time.Hour))
+			l.Logf("%s: %d Sends passed, the next returned after %v", tt.windows, passed, time.Since(start))
+			if _, err := stream.CloseAndRecv(); err != nil {
+				l.Error(err)
+			}
+		}, lab.Lasts(2*time.Hour))
+	}
 }
