@@ -1,7 +1,7 @@
 // Wrong: keeps the count in the server: uploads at the same time are on each other's receipts.
 //
-// Fails: TestEachUploadHasItsOwnCount
-// Says: for the first of two uploads, with 3 events, UploadEvents answered with a receipt for 5, want 3
+// Fails: TestUploadsAtTheSameTimeKeepApart
+// Says: for the second of three uploads, with 3 events, while Insert waits for the first, UploadEvents answered with a receipt for 5, want 3
 package main
 
 import (

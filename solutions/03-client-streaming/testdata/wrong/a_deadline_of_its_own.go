@@ -1,6 +1,6 @@
 // Wrong: bounds the upload as if it were a unary call: a long one never gets its receipt.
 //
-// Fails: TestUploadWaitsForTheReceipt
+// Fails: TestUploadWaitsForTheServer
 // Says: upload returned 0 and error rpc error: code = DeadlineExceeded
 // Says: after 5s
 package main

@@ -1,6 +1,6 @@
 // Wrong: half-closes and returns what it sent: it never learns what was stored, and leaves the stream behind.
 //
-// Fails: TestUploadWaitsForTheReceipt
+// Fails: TestUploadWaitsForTheServer
 // Says: the server needs an hour to store 3 events, and upload returned 3 and error <nil> after 0s
 package main
 

@@ -1,7 +1,7 @@
 // Wrong: returns how many events it sent, whatever the receipt says.
 //
 // Fails: TestUploadReturnsTheReceipt
-// Says: upload sent 3 events, the receipt counts 2, and upload returned 3
+// Says: upload was given 3 events, the last like the first: the receipt counts 2, and upload returned 3
 package main
 
 import (

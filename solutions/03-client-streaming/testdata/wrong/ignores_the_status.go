@@ -1,7 +1,7 @@
 // Wrong: takes the receipt and drops the error beside it.
 //
 // Fails: TestTheStatusOfTheServerReachesTheCaller
-// Says: upload returned 0 and no error, want code PermissionDenied
+// Says: the server read all 3 events and ended with Canceled: upload returned 0 and no error, want code Canceled
 package main
 
 import (

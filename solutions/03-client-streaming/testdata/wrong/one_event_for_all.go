@@ -2,6 +2,7 @@
 //
 // Fails: TestTheHandlerAnswersWithAReceipt
 // Says: events 1, 2 and 3 were sent, and stored are ["3" "3" "3"]
+// Says: Insert was given the same *feedv1.Event again
 package main
 
 import (

@@ -1,7 +1,8 @@
 // Wrong: remembers the first failure and reads on: the client of a long upload learns of it at the end only.
 //
 // Fails: TestAnInsertThatFailsEndsTheUploadAtOnce
-// Says: a second later UploadEvents still runs
+// Says: a second later UploadEvents still runs:
+// Says: blocked in Recv at answer.go:
 package main
 
 import (
