@@ -3,21 +3,28 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
+	"regexp"
+	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	feedv1 "example.com/mygrpc/gen/feed/v1"
 	"example.com/mygrpc/internal/lab"
 )
 
-// bench is a store that takes a while, keeps what it got, and does on top of
-// that what the test says.
+// bench is a store that keeps what it got as it was at that moment, and does
+// on top of that what the test says.
 type bench struct {
 	then func(context.Context) error
 
@@ -27,9 +34,8 @@ type bench struct {
 
 func (b *bench) Insert(ctx context.Context, ev *feedv1.Event) error {
 	b.mu.Lock()
-	b.events = append(b.events, ev)
+	b.events = append(b.events, proto.CloneOf(ev))
 	b.mu.Unlock()
-	time.Sleep(time.Millisecond)
 	if b.then != nil {
 		return b.then(ctx)
 	}
@@ -45,40 +51,51 @@ func (b *bench) stored() []*feedv1.Event {
 // The handler, called by a client that makes no mistakes.
 
 // request calls Publish with a bound that only a handler that hangs reaches.
-func request(l *lab.Lab, store store, topic, body string) (*feedv1.PublishResponse, error) {
+func request(l *lab.Lab, store store, topic, body string, opts ...grpc.CallOption) (*feedv1.PublishResponse, error) {
 	l.Helper()
 	client, _ := l.Connect(&server{store: store})
 	var resp *feedv1.PublishResponse
 	var err error
 	l.Call("the handler Publish", time.Minute, func() {
-		resp, err = client.Publish(l.Context(), &feedv1.PublishRequest{Topic: topic, Body: body})
+		resp, err = client.Publish(l.Context(), &feedv1.PublishRequest{Topic: topic, Body: body}, opts...)
 	})
 	return resp, err
 }
 
 func TestPublishStoresTheEventAndReturnsItsID(t *testing.T) {
-	lab.Run(t, func(l *lab.Lab) {
-		store := &bench{}
-		resp, err := request(l, store, "alerts", "deploy done")
-		if err != nil {
-			l.Fatalf("Publish failed with %v, want success", err)
-		}
-		if resp.GetId() == "" {
-			l.Errorf("Publish answered with an empty id")
-		}
-		events := store.stored()
-		if len(events) != 1 {
-			l.Fatalf("Publish called Insert %d times, want once", len(events))
-		}
-		if ev := events[0]; ev.GetId() != resp.GetId() || ev.GetTopic() != "alerts" || ev.GetBody() != "deploy done" {
-			l.Errorf("Publish answered with id %q for alerts: \"deploy done\", but stored %s", resp.GetId(), lab.Text(ev))
-		}
-	})
+	for _, sent := range []struct{ topic, body string }{
+		{"alerts", "deploy done"},
+		{"alerts", ""},
+		{" alerts", "deploy done\n"},
+	} {
+		lab.Run(t, func(l *lab.Lab) {
+			store := &bench{}
+			resp, err := request(l, store, sent.topic, sent.body)
+			if err != nil {
+				l.Fatalf("for topic %q and body %q Publish failed with %v, want success", sent.topic, sent.body, err)
+			}
+			if resp.GetId() == "" {
+				l.Errorf("Publish answered with an empty id")
+			}
+			events := store.stored()
+			if len(events) != 1 {
+				l.Fatalf("Publish called Insert %d times, want once", len(events))
+			}
+			if ev := events[0]; ev.GetId() != resp.GetId() || ev.GetTopic() != sent.topic || ev.GetBody() != sent.body {
+				l.Errorf("for topic %q and body %q Publish answered with id %q, but stored %s",
+					sent.topic, sent.body, resp.GetId(), lab.Text(ev))
+			}
+		})
+	}
 }
 
 func TestPublishAssignsTheTime(t *testing.T) {
 	lab.Run(t, func(l *lab.Lab) {
-		store := &bench{}
+		time.Sleep(7*time.Minute + 12345*time.Millisecond) // a bubble begins on a full hour, where rounding does not show
+		store := &bench{then: func(context.Context) error {
+			time.Sleep(time.Millisecond)
+			return nil
+		}}
 		before := time.Now()
 		resp, err := request(l, store, "alerts", "deploy done")
 		if err != nil || len(store.stored()) != 1 {
@@ -93,37 +110,163 @@ func TestPublishAssignsTheTime(t *testing.T) {
 		}
 		during("the event that Publish stored", store.stored()[0].GetAt())
 		during("the response of Publish", resp.GetAt())
+		if l.Failed() {
+			return
+		}
 		if stored := store.stored()[0].GetAt(); !resp.GetAt().AsTime().Equal(stored.AsTime()) {
 			l.Errorf("Publish stored the time %v and answered with %v, want the same", stored.AsTime(), resp.GetAt().AsTime())
 		}
 	})
 }
 
-func TestEachEventHasItsOwnID(t *testing.T) {
-	lab.Run(t, func(l *lab.Lab) {
-		store := &bench{}
-		client, _ := l.Connect(&server{store: store})
-		ctx, cancel := context.WithTimeout(l.Context(), time.Minute)
-		defer cancel()
-		req := &feedv1.PublishRequest{Topic: "alerts", Body: "deploy done"}
-		var wg sync.WaitGroup
-		for range 20 { // at the same time
-			wg.Go(func() { client.Publish(ctx, req) })
-		}
-		wg.Wait()
-		for range 20 { // one after the other
-			client.Publish(ctx, req)
-		}
-		if n := len(store.stored()); n != 40 {
-			l.Fatalf("of 40 calls of Publish, 20 of them at the same time, %d stored an event", n)
-		}
-		seen := map[string]int{}
-		for _, ev := range store.stored() {
-			if seen[ev.GetId()]++; seen[ev.GetId()] > 1 {
-				l.Fatalf("Publish gave several events the same id; 20 calls came at the same time and 20 one after the other")
+// publishTo calls the handler as a function, for calls that need no network.
+// As in gRPC, the handler's context ends with the call.
+func publishTo(l *lab.Lab, s *server, topic string) {
+	l.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	l.Call("the handler Publish", time.Minute, func() {
+		s.Publish(ctx, &feedv1.PublishRequest{Topic: topic, Body: "deploy done"})
+	})
+}
+
+var topics = []string{"alerts", "deploys"}
+
+// together makes 20 calls that are inside Insert at the same time: each begins
+// when the one before is there. If one waits for another's Insert, together
+// makes no more and says at which line it waits.
+func together(l *lab.Lab) (events []*feedv1.Event, waitsAt string) {
+	l.Helper()
+	release := make(chan struct{})
+	store := &bench{then: func(context.Context) error {
+		<-release
+		return nil
+	}}
+	s := &server{store: store}
+	var wg sync.WaitGroup
+	for i := range 20 {
+		var returned atomic.Bool
+		wg.Go(func() {
+			defer returned.Store(true)
+			publishTo(l, s, topics[i%2])
+		})
+		arrived := func() bool { return len(store.stored()) > i || returned.Load() }
+		for patience := time.Now().Add(time.Second); waitsAt == "" && !arrived(); {
+			at, locked, idle := blocked()
+			switch {
+			case locked:
+				waitsAt = at
+			case !idle:
+				runtime.Gosched()
+			case arrived(): // on the way to blocked; time must not pass between two calls
+			case time.Now().After(patience):
+				waitsAt = at
+			default:
+				time.Sleep(time.Millisecond)
 			}
 		}
+		if waitsAt != "" {
+			break
+		}
+	}
+	close(release)
+	wg.Wait()
+	return store.stored(), waitsAt
+}
+
+var (
+	dump     = make([]byte, 1<<20)
+	inLock   = regexp.MustCompile(`\[sync\.(RW)?Mutex\.`)
+	inAnswer = regexp.MustCompile(`answer\.go:\d+`)
+)
+
+// blocked reads from a dump of all goroutines at which line of answer.go a
+// call waits that is not inside Insert, and whether it waits for a mutex: then
+// virtual time stands still, and a sleep would not end. Idle means that every
+// other goroutine waits and none for a mutex, so that a sleep ends.
+func blocked() (at string, locked, idle bool) {
+	n := runtime.Stack(dump, true)
+	idle = true
+	for _, g := range strings.Split(string(dump[:n]), "\n\n")[1:] { // the first is this one
+		header, stack, _ := strings.Cut(g, "\n")
+		line := inAnswer.FindString(stack)
+		if strings.Contains(stack, "(*bench).Insert") {
+			line = ""
+		}
+		switch {
+		case !strings.Contains(header, "synctest bubble") && !strings.Contains(stack, "example.com/mygrpc"):
+			// Not of this test. While it helps the garbage collector a
+			// goroutine is in no bubble (runtime/mgcmark.go, gcAssistAlloc).
+		case inLock.MatchString(header) && line != "":
+			return line, true, false
+		case !strings.Contains(header, "(durable)"):
+			idle = false
+		case line != "":
+			at = line
+		}
+	}
+	return at, false, idle
+}
+
+func TestCallsRunAtTheSameTime(t *testing.T) {
+	lab.Run(t, func(l *lab.Lab) {
+		events, waitsAt := together(l)
+		if waitsAt != "" {
+			l.Fatalf("a call of Publish waits at %s while another is inside Insert: no call may wait for another's Insert", waitsAt)
+		}
+		if len(events) != 20 {
+			l.Errorf("of 20 calls of Publish at the same time, %d stored an event", len(events))
+		}
 	})
+}
+
+func TestEachEventHasItsOwnID(t *testing.T) {
+	lab.Run(t, func(l *lab.Lab) {
+		events, _ := together(l)
+		distinct(l, "at the same time", events)
+
+		store := &bench{}
+		s := &server{store: store}
+		const calls = 10_000
+		for i := range calls {
+			if publishTo(l, s, topics[i%2]); i%1000 == 0 {
+				runtime.GC() // an address is no id: it is given out again
+			}
+		}
+		if n := len(store.stored()); n != calls {
+			l.Fatalf("of %d calls of Publish, %d stored an event", calls, n)
+		}
+		distinct(l, "one after the other", store.stored())
+	})
+	// For the race detector alone. Whether two calls meet between two steps is
+	// up to the scheduler, so nobody looks at these ids.
+	lab.OverTCP(t, func(l *lab.Lab) {
+		s := &server{store: &bench{}}
+		start := make(chan struct{})
+		var wg sync.WaitGroup
+		for i := range 20 {
+			wg.Go(func() {
+				<-start
+				publishTo(l, s, topics[i%2])
+			})
+		}
+		close(start)
+		wg.Wait()
+	})
+}
+
+// distinct fails the test if two events have one id.
+func distinct(l *lab.Lab, how string, events []*feedv1.Event) {
+	l.Helper()
+	first := map[string]int{}
+	for i, ev := range events {
+		j, found := first[ev.GetId()]
+		if found {
+			l.Fatalf("of %d calls %s, call %d (topic %s) and call %d (topic %s) got the same id, %q",
+				len(events), how, j+1, events[j].GetTopic(), i+1, ev.GetTopic(), ev.GetId())
+		}
+		first[ev.GetId()] = i
+	}
 }
 
 func TestTheCallerIsBlamedForAnEmptyTopic(t *testing.T) {
@@ -141,23 +284,56 @@ func TestTheCallerIsBlamedForAnEmptyTopic(t *testing.T) {
 }
 
 func TestTheServerIsBlamedForAStoreThatFails(t *testing.T) {
-	lab.Run(t, func(l *lab.Lab) {
-		_, err := request(l, &bench{then: func(context.Context) error { return errors.New("disk of db-7 is full") }}, "alerts", "deploy done")
-		if got := status.Code(err); got != codes.Internal {
-			l.Errorf("for a store that fails Publish answered with code %v (%q), want the code for an error inside the server",
-				got, status.Convert(err).Message())
+	for _, failure := range []error{
+		errors.New("raid6 of db-7 is degraded"),
+		status.Error(codes.NotFound, "no such row in db-7"),
+		fmt.Errorf("db-7: %w", context.DeadlineExceeded),
+		fmt.Errorf("db-7: %w", context.Canceled),
+	} {
+		lab.Run(t, func(l *lab.Lab) {
+			store := &bench{then: func(context.Context) error { return failure }}
+			var header, trailer metadata.MD
+			_, err := request(l, store, "alerts", "deploy done", grpc.Header(&header), grpc.Trailer(&trailer))
+			st := status.Convert(err)
+			if st.Code() != codes.Internal {
+				l.Errorf("for a store that fails with %q Publish answered with code %v (%q), want the code for an error inside the server",
+					failure, st.Code(), st.Message())
+			}
+			details, _ := proto.Marshal(st.Proto())
+			// As a map: an MD hides from fmt what it holds.
+			for _, part := range []struct{ name, text string }{
+				{"the text", st.Message()},
+				{"the details", string(details)},
+				{"the header", fmt.Sprint(map[string][]string(header))},
+				{"the trailer", fmt.Sprint(map[string][]string(trailer))},
+			} {
+				for _, word := range []string{"db-7", "raid6", "degraded"} {
+					if strings.Contains(strings.ToLower(part.text), word) {
+						l.Fatalf("the store failed with %q, and the client reads %q in %s of the answer: the store's own words are for the server's log",
+							failure, word, part.name)
+					}
+				}
+			}
+			if n := len(store.stored()); n != 1 {
+				l.Errorf("the store failed, and Publish called Insert %d times, want once: an Insert that failed may have stored the event", n)
+			}
+		})
+		if t.Failed() {
+			return
 		}
-		if strings.Contains(status.Convert(err).Message(), "db-7") {
-			l.Errorf("Publish told the client %q: the store's own words are for the server's log", status.Convert(err).Message())
-		}
-	})
+	}
 }
 
 func TestTheHandlerStopsWhenItsCallerIsGone(t *testing.T) {
 	lab.Run(t, func(l *lab.Lab) {
 		ended := make(chan time.Time, 1)
 		client, _ := l.Connect(&server{store: &bench{then: func(ctx context.Context) error {
-			defer func() { ended <- time.Now() }()
+			defer func() {
+				select {
+				case ended <- time.Now():
+				default: // the first counts
+				}
+			}()
 			select {
 			case <-ctx.Done():
 				return ctx.Err()
@@ -208,6 +384,19 @@ func call(ctx context.Context, l *lab.Lab, client feedv1.FeedServiceClient) (id 
 	return id, time.Since(start), err
 }
 
+// described is an error with its code: two errors may have one text, and only
+// one of them a code.
+func described(err error) string {
+	switch _, ok := status.FromError(err); {
+	case err == nil:
+		return "no error"
+	case !ok:
+		return fmt.Sprintf("an error without a code (%q)", err)
+	default:
+		return fmt.Sprintf("an error with code %v (%q)", status.Code(err), err)
+	}
+}
+
 func TestPublishSendsTheEventAndReturnsTheID(t *testing.T) {
 	lab.Run(t, func(l *lab.Lab) {
 		var got []*feedv1.PublishRequest
@@ -215,31 +404,40 @@ func TestPublishSendsTheEventAndReturnsTheID(t *testing.T) {
 			got = append(got, req)
 			return &feedv1.PublishResponse{Id: "id-7"}, nil
 		}})
-		id, _, err := call(l.Context(), l, client)
+		id, took, err := call(l.Context(), l, client)
+		if len(got) == 0 {
+			l.Fatalf("publish returned id %q and %s after %v, and its request had not reached the server", id, described(err), took)
+		}
 		if id != "id-7" || err != nil {
-			l.Errorf("the server answered with id %q, and publish returned %q and error %v", "id-7", id, err)
+			l.Errorf("the server answered with id %q, and publish returned id %q and %s", "id-7", id, described(err))
 		}
 		if len(got) != 1 || got[0].GetTopic() != "alerts" || got[0].GetBody() != "deploy done" {
-			l.Errorf("publish(ctx, client, \"alerts\", \"deploy done\") sent %d requests, want one with that topic and body", len(got))
+			l.Errorf("publish(ctx, client, \"alerts\", \"deploy done\") sent %d requests, want one with that topic and body; the first was %s",
+				len(got), lab.Text(got[0]))
 		}
 	})
 }
 
 func TestTheStatusOfTheServerReachesTheCaller(t *testing.T) {
-	for _, want := range []codes.Code{codes.InvalidArgument, codes.Internal, codes.Unavailable} {
+	for want := codes.Unauthenticated; want > codes.OK && !t.Failed(); want-- { // all codes, from 16 to 1
 		lab.Run(t, func(l *lab.Lab) {
 			calls := 0
 			client, _ := l.Connect(scripted{publish: func(context.Context, *feedv1.PublishRequest) (*feedv1.PublishResponse, error) {
 				calls++
 				return nil, status.Error(want, "topic alerts is closed")
 			}})
-			id, _, err := call(l.Context(), l, client)
-			if status.Code(err) != want || !strings.Contains(err.Error(), "topic alerts is closed") {
-				l.Errorf("the server answered with code %v (\"topic alerts is closed\"), and publish returned id %q and error %v, which has code %v",
-					want, id, err, status.Code(err))
+			id, took, err := call(l.Context(), l, client)
+			switch {
+			case calls == 0:
+				l.Fatalf("publish returned id %q and %s after %v, and its request had not reached the server", id, described(err), took)
+			case status.Code(err) != want:
+				l.Errorf("the server answered with code %v, which is lost: publish returned id %q and %s", want, id, described(err))
+			case !strings.Contains(err.Error(), "topic alerts is closed"):
+				l.Errorf("the server answered with the text \"topic alerts is closed\", which is lost: publish returned %s", described(err))
 			}
-			if calls != 1 {
-				l.Errorf("publish sent the event %d times; who may send it again is the caller's decision", calls)
+			if calls > 1 {
+				l.Errorf("the server answered with code %v, and publish sent the event %d times; who may send it again is the caller's decision",
+					want, calls)
 			}
 		})
 	}
@@ -260,8 +458,8 @@ func TestPublishGivesUpAfterFiveSeconds(t *testing.T) {
 			}
 			_, took, err := call(ctx, l, client)
 			if took != 5*time.Second || status.Code(err) != codes.DeadlineExceeded {
-				l.Errorf("with a server that hangs and a caller that sets %s, publish returned %v after %v, want DeadlineExceeded after 5s",
-					tt.callers, err, took)
+				l.Errorf("with a server that hangs and a caller that sets %s, publish returned %s after %v, want one with code DeadlineExceeded after 5s",
+					tt.callers, described(err), took)
 			}
 		})
 	}
@@ -273,7 +471,7 @@ func TestTheDeadlineOfTheCallerHolds(t *testing.T) {
 		ctx, cancel := context.WithTimeout(l.Context(), time.Second)
 		defer cancel()
 		if _, took, err := call(ctx, l, client); took != time.Second || status.Code(err) != codes.DeadlineExceeded {
-			l.Errorf("the caller allows 1s, and publish returned %v after %v, want DeadlineExceeded after 1s", err, took)
+			l.Errorf("the caller allows 1s, and publish returned %s after %v, want one with code DeadlineExceeded after 1s", described(err), took)
 		}
 	})
 }
@@ -285,7 +483,7 @@ func TestTheCancelOfTheCallerHolds(t *testing.T) {
 		defer cancel()
 		time.AfterFunc(2*time.Second, cancel)
 		if _, took, err := call(ctx, l, client); took != 2*time.Second || status.Code(err) != codes.Canceled {
-			l.Errorf("the caller cancelled after 2s, and publish returned %v after %v, want Canceled after 2s", err, took)
+			l.Errorf("the caller cancelled after 2s, and publish returned %s after %v, want one with code Canceled after 2s", described(err), took)
 		}
 	})
 }
@@ -299,7 +497,8 @@ func TestPublishEndsWhenTheNetworkDies(t *testing.T) {
 			l.Errorf("the network was cut after 1s, and publish returned after %v, want at most 5s", took)
 		}
 		if status.Code(err) != codes.Unavailable {
-			l.Errorf("the network was cut, and publish returned id %q and error %v, want gRPC's own status, code Unavailable", id, err)
+			l.Errorf("the network was cut after 1s, and publish returned id %q and %s after %v, want gRPC's own status, code Unavailable",
+				id, described(err), took)
 		}
 	})
 }

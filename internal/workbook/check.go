@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"io"
 	"os"
 	"os/exec"
@@ -143,14 +144,31 @@ func (c Check) answer(dir string) string {
 	return filepath.Join(c.Root, filepath.FromSlash(dir), "answer.go")
 }
 
-// overlay writes what "go test -overlay" reads to put c.Answer in the place of
-// each folder's answer.go, and returns the file's name.
+// overlay writes what "go test -overlay" reads to put a copy of c.Answer in
+// the place of each folder's answer.go, and returns the file's name.
+//
+// The copy has a time of modification that its content decides. The go tool
+// keeps a folder's imports by the names, times and sizes of its files
+// (cmd/go/internal/modindex), so two answers of one size that a checkout wrote
+// at the same moment would be taken for one.
 func (c Check) overlay(temp string, dirs []string) (string, error) {
+	text, err := os.ReadFile(c.Answer)
+	if err != nil {
+		return "", fmt.Errorf("replace answer.go: %w", err)
+	}
+	answer := filepath.Join(temp, "answer.go")
+	if err := os.WriteFile(answer, text, 0o666); err != nil {
+		return "", fmt.Errorf("replace answer.go: %w", err)
+	}
+	modified := time.Unix(int64(crc32.ChecksumIEEE(text)), 0)
+	if err := os.Chtimes(answer, modified, modified); err != nil {
+		return "", fmt.Errorf("replace answer.go: %w", err)
+	}
 	replace := map[string]string{}
 	for _, dir := range dirs {
-		replace[c.answer(dir)] = c.Answer
+		replace[c.answer(dir)] = answer
 	}
-	text, err := json.Marshal(map[string]any{"Replace": replace})
+	text, err = json.Marshal(map[string]any{"Replace": replace})
 	if err != nil {
 		return "", fmt.Errorf("replace answer.go: %w", err)
 	}

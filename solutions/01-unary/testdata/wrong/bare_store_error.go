@@ -1,7 +1,7 @@
 // Wrong: names the empty topic, but hands the store's error through as it is.
 //
 // Fails: TestTheServerIsBlamedForAStoreThatFails
-// Says: for a store that fails Publish answered with code Unknown
+// Says: Publish answered with code Unknown
 package main
 
 import (

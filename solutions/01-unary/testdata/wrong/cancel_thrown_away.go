@@ -1,7 +1,7 @@
 // Wrong: throws the cancel function away: the timer and its context stay for five seconds after each call.
 //
 // Fails: TestPublishSendsTheEventAndReturnsTheID
-// Says: a context that WithCancel, WithTimeout or WithDeadline returned was never cancelled
+// Says: was never cancelled
 package main
 
 import (

@@ -1,8 +1,8 @@
 // Wrong: wraps the error with %v, and the code is gone.
 //
 // Fails: TestTheStatusOfTheServerReachesTheCaller
-// Says: the server answered with code InvalidArgument
-// Says: which has code Unknown
+// Says: the server answered with code Unauthenticated, which is lost
+// Says: an error without a code
 package main
 
 import (

@@ -1,7 +1,7 @@
 // Wrong: reads the last id, stores, and writes it back: calls at the same time read the same.
 //
 // Fails: TestEachEventHasItsOwnID
-// Says: gave several events the same id
+// Says: of 20 calls at the same time, call 1 (topic alerts) and call 2 (topic deploys) got the same id
 package main
 
 import (

@@ -1,7 +1,7 @@
 // Wrong: ignores that the store failed.
 //
 // Fails: TestTheServerIsBlamedForAStoreThatFails
-// Says: for a store that fails Publish answered with code OK
+// Says: Publish answered with code OK
 package main
 
 import (

@@ -1,7 +1,7 @@
 // Wrong: answers with the right code and the text of the store's error, which names parts of the server.
 //
 // Fails: TestTheServerIsBlamedForAStoreThatFails
-// Says: the store's own words are for the server's log
+// Says: in the text of the answer: the store's own words are for the server's log
 package main
 
 import (

@@ -1,7 +1,7 @@
 // Wrong: keeps the code and replaces the text, so nobody learns what the server said.
 //
 // Fails: TestTheStatusOfTheServerReachesTheCaller
-// Says: ("topic alerts is closed"), and publish returned id ""
+// Says: the server answered with the text "topic alerts is closed", which is lost
 package main
 
 import (

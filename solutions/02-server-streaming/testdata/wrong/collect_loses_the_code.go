@@ -1,7 +1,7 @@
 // Wrong: puts the error into a new one as text, so the code is lost.
 //
 // Fails: TestCollectReportsTheFailureOfTheServer
-// Says: the server sent 2 events and failed with code Canceled, and collect returned code Unknown
+// Says: the server sent 2 events and failed with code Unavailable, and collect returned code Unknown
 package main
 
 import (

@@ -1,7 +1,7 @@
 // Wrong: takes an event with an empty body for the end, which an event may have.
 //
 // Fails: TestCollectReturnsEveryEventInOrder
-// Says: the server sent 5 events, and collect returned 1
+// Says: the server sent 5 events and ended well, and collect returned 1
 package main
 
 import (

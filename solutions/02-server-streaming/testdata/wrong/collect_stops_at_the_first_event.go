@@ -1,7 +1,7 @@
 // Wrong: returns the first event and leaves the stream open.
 //
 // Fails: TestCollectReturnsEveryEventInOrder
-// Says: the server sent 5 events, and collect returned 1
+// Says: the server sent 5 events and ended well, and collect returned 1
 package main
 
 import (

@@ -1,7 +1,7 @@
 // Wrong: takes every error for the end.
 //
 // Fails: TestCollectReportsTheFailureOfTheServer
-// Says: the server sent 2 events and failed with code Canceled, and collect returned no error
+// Says: the server sent 2 events and failed with code Unavailable, and collect returned no error
 package main
 
 import (

@@ -1,7 +1,7 @@
 // Wrong: looks at the context only between two events, and on a silent topic there is no between.
 //
-// Fails: TestWatchEndsWhenTheNetworkDies
-// Says: the network was cut under a silent topic, and a second later the server's Watch handler still runs: blocked receiving from a channel at answer.go:
+// Fails: TestWatchEndsWhenTheConnectionBreaks
+// Says: the connection broke under a silent topic, and a second later the server's Watch handler still runs: blocked receiving from a channel at answer.go:
 package main
 
 import (

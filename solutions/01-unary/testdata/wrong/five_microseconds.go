@@ -1,0 +1,61 @@
+// Wrong: means 5,000 milliseconds and writes 5,000 nanoseconds.
+//
+// Fails: TestPublishSendsTheEventAndReturnsTheID
+// Says: publish returned id "" and an error with code DeadlineExceeded
+// Says: after 5µs, and its request had not reached the server
+package main
+
+import (
+	"context"
+	"strconv"
+	"sync/atomic"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	feedv1 "example.com/mygrpc/gen/feed/v1"
+)
+
+// server stores what is published. Its handlers run at the same time, each
+// call on a goroutine of its own.
+type server struct {
+	feedv1.UnimplementedFeedServiceServer
+	store  store
+	lastID atomic.Int64 // shared by all handlers, so it must be atomic
+}
+
+// Publish stores one event and returns the id and the time that it got.
+func (s *server) Publish(ctx context.Context, req *feedv1.PublishRequest) (*feedv1.PublishResponse, error) {
+	// InvalidArgument tells the caller not to try the same again.
+	if req.GetTopic() == "" {
+		return nil, status.Error(codes.InvalidArgument, "topic is empty")
+	}
+	ev := &feedv1.Event{
+		Id:    strconv.FormatInt(s.lastID.Add(1), 10),
+		Topic: req.GetTopic(),
+		Body:  req.GetBody(),
+		At:    timestamppb.Now(),
+	}
+	// Internal, and nothing of err: its text names parts of the server that
+	// a client has no use for. A real server logs it here.
+	if err := s.store.Insert(ctx, ev); err != nil {
+		return nil, status.Error(codes.Internal, "the event was not stored")
+	}
+	return &feedv1.PublishResponse{Id: ev.GetId(), At: ev.GetAt()}, nil
+}
+
+// publish publishes one event and returns its id. It gives up after five
+// seconds, and earlier if ctx ends earlier. The server's status reaches the
+// caller.
+func publish(ctx context.Context, client feedv1.FeedServiceClient, topic, body string) (id string, err error) {
+	// WithTimeout can only shorten what ctx allows, so the caller's own
+	// deadline and cancel still hold.
+	ctx, cancel := context.WithTimeout(ctx, 5000)
+	defer cancel()
+	resp, err := client.Publish(ctx, &feedv1.PublishRequest{Topic: topic, Body: body})
+	if err != nil {
+		return "", err
+	}
+	return resp.GetId(), nil
+}
