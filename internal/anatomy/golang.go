@@ -62,7 +62,7 @@ func allowed(importPath string) bool {
 	if !strings.Contains(first, ".") {
 		return true // the standard library
 	}
-	for _, module := range []string{"google.golang.org/grpc", "google.golang.org/protobuf", "example.com/mygrpc/gen"} {
+	for _, module := range []string{"google.golang.org/grpc", "google.golang.org/protobuf", "go.uber.org/goleak", "example.com/mygrpc/gen"} {
 		if importPath == module || strings.HasPrefix(importPath, module+"/") {
 			return true
 		}

@@ -290,6 +290,52 @@ func (x *UploadResult) GetReceived() int32 {
 	return 0
 }
 
+// Ack says that an event is stored.
+type Ack struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The id of the event.
+	Id            string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Ack) Reset() {
+	*x = Ack{}
+	mi := &file_feed_v1_feed_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Ack) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Ack) ProtoMessage() {}
+
+func (x *Ack) ProtoReflect() protoreflect.Message {
+	mi := &file_feed_v1_feed_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Ack.ProtoReflect.Descriptor instead.
+func (*Ack) Descriptor() ([]byte, []int) {
+	return file_feed_v1_feed_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *Ack) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
 // ChatMessage is one line of a chat.
 type ChatMessage struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -301,7 +347,7 @@ type ChatMessage struct {
 
 func (x *ChatMessage) Reset() {
 	*x = ChatMessage{}
-	mi := &file_feed_v1_feed_proto_msgTypes[5]
+	mi := &file_feed_v1_feed_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -313,7 +359,7 @@ func (x *ChatMessage) String() string {
 func (*ChatMessage) ProtoMessage() {}
 
 func (x *ChatMessage) ProtoReflect() protoreflect.Message {
-	mi := &file_feed_v1_feed_proto_msgTypes[5]
+	mi := &file_feed_v1_feed_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -326,7 +372,7 @@ func (x *ChatMessage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChatMessage.ProtoReflect.Descriptor instead.
 func (*ChatMessage) Descriptor() ([]byte, []int) {
-	return file_feed_v1_feed_proto_rawDescGZIP(), []int{5}
+	return file_feed_v1_feed_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *ChatMessage) GetFrom() string {
@@ -362,15 +408,18 @@ const file_feed_v1_feed_proto_rawDesc = "" +
 	"\x04body\x18\x03 \x01(\tR\x04body\x12*\n" +
 	"\x02at\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\"*\n" +
 	"\fUploadResult\x12\x1a\n" +
-	"\breceived\x18\x01 \x01(\x05R\breceived\"5\n" +
+	"\breceived\x18\x01 \x01(\x05R\breceived\"\x15\n" +
+	"\x03Ack\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\"5\n" +
 	"\vChatMessage\x12\x12\n" +
 	"\x04from\x18\x01 \x01(\tR\x04from\x12\x12\n" +
-	"\x04text\x18\x02 \x01(\tR\x04text2\xee\x01\n" +
+	"\x04text\x18\x02 \x01(\tR\x04text2\x9a\x02\n" +
 	"\vFeedService\x12<\n" +
 	"\aPublish\x12\x17.feed.v1.PublishRequest\x1a\x18.feed.v1.PublishResponse\x120\n" +
 	"\x05Watch\x12\x15.feed.v1.WatchRequest\x1a\x0e.feed.v1.Event0\x01\x127\n" +
 	"\fUploadEvents\x12\x0e.feed.v1.Event\x1a\x15.feed.v1.UploadResult(\x01\x126\n" +
-	"\x04Chat\x12\x14.feed.v1.ChatMessage\x1a\x14.feed.v1.ChatMessage(\x010\x01B'Z%example.com/mygrpc/gen/feed/v1;feedv1b\x06proto3"
+	"\x04Chat\x12\x14.feed.v1.ChatMessage\x1a\x14.feed.v1.ChatMessage(\x010\x01\x12*\n" +
+	"\x06Ingest\x12\x0e.feed.v1.Event\x1a\f.feed.v1.Ack(\x010\x01B'Z%example.com/mygrpc/gen/feed/v1;feedv1b\x06proto3"
 
 var (
 	file_feed_v1_feed_proto_rawDescOnce sync.Once
@@ -384,29 +433,32 @@ func file_feed_v1_feed_proto_rawDescGZIP() []byte {
 	return file_feed_v1_feed_proto_rawDescData
 }
 
-var file_feed_v1_feed_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
+var file_feed_v1_feed_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
 var file_feed_v1_feed_proto_goTypes = []any{
 	(*PublishRequest)(nil),        // 0: feed.v1.PublishRequest
 	(*PublishResponse)(nil),       // 1: feed.v1.PublishResponse
 	(*WatchRequest)(nil),          // 2: feed.v1.WatchRequest
 	(*Event)(nil),                 // 3: feed.v1.Event
 	(*UploadResult)(nil),          // 4: feed.v1.UploadResult
-	(*ChatMessage)(nil),           // 5: feed.v1.ChatMessage
-	(*timestamppb.Timestamp)(nil), // 6: google.protobuf.Timestamp
+	(*Ack)(nil),                   // 5: feed.v1.Ack
+	(*ChatMessage)(nil),           // 6: feed.v1.ChatMessage
+	(*timestamppb.Timestamp)(nil), // 7: google.protobuf.Timestamp
 }
 var file_feed_v1_feed_proto_depIdxs = []int32{
-	6, // 0: feed.v1.PublishResponse.at:type_name -> google.protobuf.Timestamp
-	6, // 1: feed.v1.Event.at:type_name -> google.protobuf.Timestamp
+	7, // 0: feed.v1.PublishResponse.at:type_name -> google.protobuf.Timestamp
+	7, // 1: feed.v1.Event.at:type_name -> google.protobuf.Timestamp
 	0, // 2: feed.v1.FeedService.Publish:input_type -> feed.v1.PublishRequest
 	2, // 3: feed.v1.FeedService.Watch:input_type -> feed.v1.WatchRequest
 	3, // 4: feed.v1.FeedService.UploadEvents:input_type -> feed.v1.Event
-	5, // 5: feed.v1.FeedService.Chat:input_type -> feed.v1.ChatMessage
-	1, // 6: feed.v1.FeedService.Publish:output_type -> feed.v1.PublishResponse
-	3, // 7: feed.v1.FeedService.Watch:output_type -> feed.v1.Event
-	4, // 8: feed.v1.FeedService.UploadEvents:output_type -> feed.v1.UploadResult
-	5, // 9: feed.v1.FeedService.Chat:output_type -> feed.v1.ChatMessage
-	6, // [6:10] is the sub-list for method output_type
-	2, // [2:6] is the sub-list for method input_type
+	6, // 5: feed.v1.FeedService.Chat:input_type -> feed.v1.ChatMessage
+	3, // 6: feed.v1.FeedService.Ingest:input_type -> feed.v1.Event
+	1, // 7: feed.v1.FeedService.Publish:output_type -> feed.v1.PublishResponse
+	3, // 8: feed.v1.FeedService.Watch:output_type -> feed.v1.Event
+	4, // 9: feed.v1.FeedService.UploadEvents:output_type -> feed.v1.UploadResult
+	6, // 10: feed.v1.FeedService.Chat:output_type -> feed.v1.ChatMessage
+	5, // 11: feed.v1.FeedService.Ingest:output_type -> feed.v1.Ack
+	7, // [7:12] is the sub-list for method output_type
+	2, // [2:7] is the sub-list for method input_type
 	2, // [2:2] is the sub-list for extension type_name
 	2, // [2:2] is the sub-list for extension extendee
 	0, // [0:2] is the sub-list for field type_name
@@ -423,7 +475,7 @@ func file_feed_v1_feed_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_feed_v1_feed_proto_rawDesc), len(file_feed_v1_feed_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   6,
+			NumMessages:   7,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

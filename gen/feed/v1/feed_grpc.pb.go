@@ -23,6 +23,7 @@ const (
 	FeedService_Watch_FullMethodName        = "/feed.v1.FeedService/Watch"
 	FeedService_UploadEvents_FullMethodName = "/feed.v1.FeedService/UploadEvents"
 	FeedService_Chat_FullMethodName         = "/feed.v1.FeedService/Chat"
+	FeedService_Ingest_FullMethodName       = "/feed.v1.FeedService/Ingest"
 )
 
 // FeedServiceClient is the client API for FeedService service.
@@ -44,6 +45,10 @@ type FeedServiceClient interface {
 	// Chat exchanges lines, each side at its own pace.
 	// Bidirectional streaming: any number of messages in both directions.
 	Chat(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[ChatMessage, ChatMessage], error)
+	// Ingest stores events and acknowledges each one when it is stored. An event
+	// whose id is stored already is acknowledged again and stored once.
+	// Bidirectional streaming: one Ack for each Event, in the order of the events.
+	Ingest(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[Event, Ack], error)
 }
 
 type feedServiceClient struct {
@@ -109,6 +114,19 @@ func (c *feedServiceClient) Chat(ctx context.Context, opts ...grpc.CallOption) (
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type FeedService_ChatClient = grpc.BidiStreamingClient[ChatMessage, ChatMessage]
 
+func (c *feedServiceClient) Ingest(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[Event, Ack], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &FeedService_ServiceDesc.Streams[3], FeedService_Ingest_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[Event, Ack]{ClientStream: stream}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type FeedService_IngestClient = grpc.BidiStreamingClient[Event, Ack]
+
 // FeedServiceServer is the server API for FeedService service.
 // All implementations must embed UnimplementedFeedServiceServer
 // for forward compatibility.
@@ -128,6 +146,10 @@ type FeedServiceServer interface {
 	// Chat exchanges lines, each side at its own pace.
 	// Bidirectional streaming: any number of messages in both directions.
 	Chat(grpc.BidiStreamingServer[ChatMessage, ChatMessage]) error
+	// Ingest stores events and acknowledges each one when it is stored. An event
+	// whose id is stored already is acknowledged again and stored once.
+	// Bidirectional streaming: one Ack for each Event, in the order of the events.
+	Ingest(grpc.BidiStreamingServer[Event, Ack]) error
 	mustEmbedUnimplementedFeedServiceServer()
 }
 
@@ -149,6 +171,9 @@ func (UnimplementedFeedServiceServer) UploadEvents(grpc.ClientStreamingServer[Ev
 }
 func (UnimplementedFeedServiceServer) Chat(grpc.BidiStreamingServer[ChatMessage, ChatMessage]) error {
 	return status.Error(codes.Unimplemented, "method Chat not implemented")
+}
+func (UnimplementedFeedServiceServer) Ingest(grpc.BidiStreamingServer[Event, Ack]) error {
+	return status.Error(codes.Unimplemented, "method Ingest not implemented")
 }
 func (UnimplementedFeedServiceServer) mustEmbedUnimplementedFeedServiceServer() {}
 func (UnimplementedFeedServiceServer) testEmbeddedByValue()                     {}
@@ -214,6 +239,13 @@ func _FeedService_Chat_Handler(srv interface{}, stream grpc.ServerStream) error 
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type FeedService_ChatServer = grpc.BidiStreamingServer[ChatMessage, ChatMessage]
 
+func _FeedService_Ingest_Handler(srv interface{}, stream grpc.ServerStream) error {
+	return srv.(FeedServiceServer).Ingest(&grpc.GenericServerStream[Event, Ack]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type FeedService_IngestServer = grpc.BidiStreamingServer[Event, Ack]
+
 // FeedService_ServiceDesc is the grpc.ServiceDesc for FeedService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -240,6 +272,12 @@ var FeedService_ServiceDesc = grpc.ServiceDesc{
 		{
 			StreamName:    "Chat",
 			Handler:       _FeedService_Chat_Handler,
+			ServerStreams: true,
+			ClientStreams: true,
+		},
+		{
+			StreamName:    "Ingest",
+			Handler:       _FeedService_Ingest_Handler,
 			ServerStreams: true,
 			ClientStreams: true,
 		},
