@@ -1,9 +1,8 @@
-// Package solutions_test checks the checks. Every exercise is run, with
-// "go test -overlay" and without touching a file, against its untouched
-// starter, the reference answer, other right answers and the wrong answers
-// that people write: its zoo, in solutions/NN-name/testdata. All runs take
-// place in the solution's folder, so that they do not depend on how far a
-// learner has come in exercises/.
+// Package solutions_test checks the checks. Every exercise is run, without
+// touching a file, against its untouched starter, the reference answer, other
+// right answers and the wrong answers that people write: its zoo, in
+// solutions/NN-name/testdata. All is taken from the solution's folder, so that
+// nothing depends on how far a learner has come in exercises/.
 package solutions_test
 
 import (
@@ -13,7 +12,9 @@ import (
 	"flag"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
 	"slices"
@@ -24,21 +25,18 @@ import (
 	"example.com/mygrpc/internal/workbook"
 )
 
-var (
-	update = flag.Bool("update", false, "rewrite what the untouched checks print in exercises/*/README.md")
-	repeat = flag.String("repeat", "", "flags of the nested runs; -count and -cpu end up here by themselves")
-)
+var update = flag.Bool("update", false, "rewrite what the untouched checks print in exercises/*/README.md")
+
+// repeat says how often each variant is tested: -count and -cpu end up here.
+var repeat []string
 
 // TestMain hands -count and -cpu down to the nested runs and runs the tests of
 // this package once: a variant is then compiled once, and the process which
 // runs it repeats it.
 func TestMain(m *testing.M) {
 	flag.Parse()
-	*repeat += " -count=" + flag.Lookup("test.count").Value.String()
-	if cpu := flag.Lookup("test.cpu").Value.String(); cpu != "" {
-		*repeat += " -cpu=" + cpu
-	}
 	for name, once := range map[string]string{"test.count": "1", "test.cpu": ""} {
+		repeat = append(repeat, "-"+name+"="+flag.Lookup(name).Value.String())
 		if err := flag.Set(name, once); err != nil {
 			panic(err)
 		}
@@ -46,17 +44,11 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// nestedFlags returns the flags of a nested run. There is always a -count, so
-// that the go tool's cache never answers for a variant.
-func nestedFlags() []string {
-	flags := append(strings.Fields(*repeat), raceFlags()...)
-	return append(flags, "-timeout="+flag.Lookup("test.timeout").Value.String())
-}
-
 // A zoo is one exercise with its solution.
 type zoo struct {
 	workbook.Exercise
-	slots chan struct{} // one for each variant that may run at once
+	slots     chan struct{} // one for each variant that may run at once
+	test2json string        // turns what a test binary prints into events
 }
 
 // dir returns the solution's folder, or a path in it.
@@ -89,44 +81,59 @@ func zoos(t *testing.T) []zoo {
 func TestZoo(t *testing.T) {
 	all := zoos(t)
 	readInputs(t, all[0].Root)
+	test2json := filepath.Join(t.TempDir(), "test2json")
+	if out, err := exec.Command("go", "build", "-o", test2json, "cmd/test2json").CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
 	for _, z := range all {
+		z.test2json = test2json
 		t.Run(z.Name, func(t *testing.T) {
 			t.Parallel()
-			t.Run("starter", z.starter)
-			t.Run("reference", func(t *testing.T) {
-				t.Parallel()
-				z.passes(t, z.dir("answer.go"))
-			})
-			z.each(t, "right", 2, func(t *testing.T, file string) {
-				if text := comment(t, file); !strings.HasPrefix(text, "Right: ") {
+			z.test(t)
+		})
+	}
+}
+
+func (z zoo) test(t *testing.T) {
+	variants := map[string]string{"starter": z.dir("testdata", "starter.go"), "reference": z.dir("answer.go")}
+	for kind, atLeast := range map[string]int{"right": 2, "wrong": 5} {
+		files, err := filepath.Glob(z.dir("testdata", kind, "*.go"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(files) < atLeast {
+			t.Errorf("%s has %d answers in testdata/%s, wanted %d or more", z.Name, len(files), kind, atLeast)
+		}
+		for _, file := range files {
+			variants[kind+"/"+strings.TrimSuffix(filepath.Base(file), ".go")] = file
+		}
+	}
+	binary := z.build(t, variants)
+	for _, name := range slices.Sorted(maps.Keys(variants)) {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			file := variants[name]
+			r := z.run(t, binary, name, file)
+			sameEachTime(t, r)
+			switch kind, _, _ := strings.Cut(name, "/"); kind {
+			case "starter":
+				z.starter(t, r)
+			case "wrong":
+				z.caught(t, r, file)
+			default:
+				if text := comment(t, file); kind == "right" && !strings.HasPrefix(text, "Right: ") {
 					t.Errorf("the file begins with %q, wanted a comment \"// Right: ...\"", text)
 				}
-				z.passes(t, file)
-			})
-			z.each(t, "wrong", 5, z.caught)
+				if r.Verdict != workbook.Pass {
+					t.Errorf("a right answer does not pass:\n%s", z.Report(r))
+				}
+			}
 		})
 	}
 }
 
-// each runs test in parallel for the files of testdata/kind.
-func (z zoo) each(t *testing.T, kind string, atLeast int, test func(*testing.T, string)) {
-	files, err := filepath.Glob(z.dir("testdata", kind, "*.go"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if len(files) < atLeast {
-		t.Errorf("%s has %d answers in testdata/%s, wanted %d or more", z.Name, len(files), kind, atLeast)
-	}
-	for _, file := range files {
-		t.Run(kind+"/"+strings.TrimSuffix(filepath.Base(file), ".go"), func(t *testing.T) {
-			t.Parallel()
-			test(t, file)
-		})
-	}
-}
-
-// run runs the check with answer.go replaced by the file.
-func (z zoo) run(t *testing.T, file string) workbook.Result {
+// run tests one variant in a process of its own.
+func (z zoo) run(t *testing.T, binary, variant, file string) workbook.Result {
 	t.Helper()
 	z.slots <- struct{}{}
 	defer func() { <-z.slots }()
@@ -137,11 +144,14 @@ func (z zoo) run(t *testing.T, file string) workbook.Result {
 		ctx, cancel = context.WithDeadline(ctx, deadline.Add(-5*time.Second))
 		defer cancel()
 	}
+	dir := "solutions/" + z.Name
 	results, err := workbook.Check{
 		Root:   z.Root,
-		Dirs:   []string{"solutions/" + z.Name},
+		Dirs:   []string{dir},
 		Answer: file,
-		Flags:  nestedFlags(),
+		Program: append([]string{z.test2json, "-p", workbook.Module + "/" + dir,
+			binary, "-test.v=test2json", "-test.paniconexit0"}, repeat...),
+		Env: []string{"VARIANT=" + variant},
 		// Other packages are tested at the same time, perhaps with -race.
 		Limit: time.Minute,
 	}.Run(ctx)
@@ -153,10 +163,7 @@ func (z zoo) run(t *testing.T, file string) workbook.Result {
 
 // starter proves that the untouched exercise fails, and that its README shows
 // what the companion says about it.
-func (z zoo) starter(t *testing.T) {
-	t.Parallel()
-	r := z.run(t, z.dir("testdata", "starter.go"))
-	sameEachTime(t, r)
+func (z zoo) starter(t *testing.T, r workbook.Result) {
 	if r.Verdict == workbook.Pass {
 		t.Fatal("the untouched exercise passes its check")
 	}
@@ -201,17 +208,9 @@ func block(readme, marker string) (from, to int, err error) {
 	return from, from + end + 1, nil
 }
 
-func (z zoo) passes(t *testing.T, file string) {
-	r := z.run(t, file)
-	if r.Verdict != workbook.Pass {
-		t.Errorf("a right answer does not pass:\n%s", z.Report(r))
-	}
-	sameEachTime(t, r)
-}
-
 // caught proves that a wrong answer fails in the test which its first comment
 // names, with the message that it names.
-func (z zoo) caught(t *testing.T, file string) {
+func (z zoo) caught(t *testing.T, r workbook.Result, file string) {
 	text := comment(t, file)
 	if !strings.HasPrefix(text, "Wrong: ") {
 		t.Fatalf("the file begins with %q, wanted a comment \"// Wrong: ...\"", text)
@@ -229,8 +228,6 @@ func (z zoo) caught(t *testing.T, file string) {
 	if fails == "" || len(says) == 0 {
 		t.Fatal("the first comment has no line \"Fails: ...\" or no line \"Says: ...\"")
 	}
-	r := z.run(t, file)
-	sameEachTime(t, r)
 	var said string
 	switch test := r.Test(fails); {
 	case r.Verdict == workbook.Fail && (test == nil || test.Failure() == nil):

@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"hash/crc32"
 	"io"
 	"os"
 	"os/exec"
@@ -17,12 +16,20 @@ import (
 	"time"
 )
 
-// A Check is one request to "go test -json" for some folders of the module.
+// A Check is one request to "go test -json" for some folders of the module, or
+// to a program that says the same of one folder.
 type Check struct {
-	Root   string   // the folder of go.mod, absolute
-	Dirs   []string // below Root, with slashes: "exercises/03-client-streaming"
-	Answer string   // a file that takes the place of answer.go for this run, or empty
-	Flags  []string // more flags of go test, such as "-race", "-count=3", "-cpu=1,2,4"
+	Root  string   // the folder of go.mod, absolute
+	Dirs  []string // below Root, with slashes: "exercises/03-client-streaming"
+	Flags []string // more flags of go test, such as "-race", "-count=3", "-cpu=1,2,4"
+
+	// Program and its arguments print what "go test -json" prints for the one
+	// folder of Dirs, in which they run. Empty means that go is asked.
+	Program []string
+	Env     []string // more of Program's environment: "NAME=value"
+	// Answer is the file from which Program was built in the place of the
+	// folder's answer.go.
+	Answer string
 
 	// Limit is the real time that may pass between two beginnings or ends of
 	// tests in a folder, from the moment that its test binary starts. Zero
@@ -76,34 +83,31 @@ func (c Check) Run(ctx context.Context) ([]Result, error) {
 func (c Check) once(parent context.Context, dirs []string) ([]Result, error) {
 	ctx, stop := context.WithCancel(parent)
 	defer stop()
-	args := append([]string{"test", "-json"}, c.Flags...)
+	args, dir := append([]string{"go", "test", "-json"}, c.Flags...), c.Root
 	// A go command that is interrupted while it builds leaves its files behind.
 	temp, err := os.MkdirTemp(os.Getenv("GOTMPDIR"), "workbook-")
 	if err != nil {
 		return nil, fmt.Errorf("run go test: %w", err)
 	}
 	defer os.RemoveAll(temp)
-	if c.Answer != "" {
-		overlay, err := c.overlay(temp, dirs)
-		if err != nil {
-			return nil, err
-		}
-		args = append(args, "-overlay="+overlay)
-	}
 	s := &stream{limit: c.Limit, flood: c.Flood, stop: stop, builds: map[string][]string{}}
 	for _, dir := range dirs {
 		args = append(args, "./"+dir)
 		s.add(dir)
 	}
+	if len(c.Program) > 0 {
+		args, dir = c.Program, filepath.Join(c.Root, filepath.FromSlash(dirs[0]))
+	}
 	said := &tail{next: c.Progress}
-	cmd := exec.CommandContext(ctx, "go", args...)
-	cmd.Dir = c.Root
+	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
+	cmd.Dir = dir
 	cmd.Env = append(os.Environ(), "GOTRACEBACK=single", "GOWORK=off", "GOTMPDIR="+temp)
+	cmd.Env = append(cmd.Env, c.Env...)
 	cmd.Stdout, cmd.Stderr = s, said
 	cmd.WaitDelay = 2 * time.Second
 	sweep := ownGroup(cmd)
 	err = cmd.Run()
-	s.close()
+	s.close(ctx.Err() == nil)
 	if ctx.Err() != nil && cmd.Process != nil {
 		sweep()
 	}
@@ -142,41 +146,6 @@ func (c Check) once(parent context.Context, dirs []string) ([]Result, error) {
 // answer returns the answer.go of the folder.
 func (c Check) answer(dir string) string {
 	return filepath.Join(c.Root, filepath.FromSlash(dir), "answer.go")
-}
-
-// overlay writes what "go test -overlay" reads to put a copy of c.Answer in
-// the place of each folder's answer.go, and returns the file's name.
-//
-// The copy has a time of modification that its content decides. The go tool
-// keeps a folder's imports by the names, times and sizes of its files
-// (cmd/go/internal/modindex), so two answers of one size that a checkout wrote
-// at the same moment would be taken for one.
-func (c Check) overlay(temp string, dirs []string) (string, error) {
-	text, err := os.ReadFile(c.Answer)
-	if err != nil {
-		return "", fmt.Errorf("replace answer.go: %w", err)
-	}
-	answer := filepath.Join(temp, "answer.go")
-	if err := os.WriteFile(answer, text, 0o666); err != nil {
-		return "", fmt.Errorf("replace answer.go: %w", err)
-	}
-	modified := time.Unix(int64(crc32.ChecksumIEEE(text)), 0)
-	if err := os.Chtimes(answer, modified, modified); err != nil {
-		return "", fmt.Errorf("replace answer.go: %w", err)
-	}
-	replace := map[string]string{}
-	for _, dir := range dirs {
-		replace[c.answer(dir)] = answer
-	}
-	text, err = json.Marshal(map[string]any{"Replace": replace})
-	if err != nil {
-		return "", fmt.Errorf("replace answer.go: %w", err)
-	}
-	file := filepath.Join(temp, "overlay.json")
-	if err := os.WriteFile(file, text, 0o666); err != nil {
-		return "", fmt.Errorf("replace answer.go: %w", err)
-	}
-	return file, nil
 }
 
 // tail keeps the last 16 KiB of what is written to it and passes all on.
@@ -226,8 +195,8 @@ type pkg struct {
 	done        bool // go has given its verdict, which is in passed and failedBuild
 	passed      bool
 	failedBuild string
-	summed      bool // the latest output was go's line about the package
-	printed     int  // bytes since a test began or ended
+	held        *event // the end of a test, as long as nothing follows
+	printed     int    // bytes since a test began or ended
 	flooded     bool
 	late        atomic.Bool // set by timer
 	timer       *time.Timer
@@ -273,8 +242,10 @@ func (s *stream) end() {
 	s.stop()
 }
 
-func (s *stream) close() {
+// close is called when the command has ended, by itself or not.
+func (s *stream) close(byItself bool) {
 	for _, p := range s.packages {
+		p.settle(byItself)
 		if p.timer != nil {
 			p.timer.Stop()
 		}
@@ -282,7 +253,7 @@ func (s *stream) close() {
 }
 
 func (p *pkg) event(e event) {
-	status := Failed
+	p.settle(false)
 	switch e.Action {
 	case "output":
 		p.output(e)
@@ -296,22 +267,36 @@ func (p *pkg) event(e event) {
 	case "run":
 		p.finished = false
 		p.begin(e.Test)
-	case "pass", "skip":
-		status = Passed
-		fallthrough
-	case "fail":
-		// When a process ends with exit code 0 in a test, test2json takes go's
-		// "ok" for output of that test, and writes the package's verdict as that
-		// of the test. (os.Exit(0) panics in a test; syscall.Exit(0) does not.)
-		if e.Test == "" || p.summed {
-			p.done, p.passed, p.failedBuild = true, status == Passed, e.FailedBuild
-			p.timer.Stop()
+	case "pass", "skip", "fail":
+		p.held = &e
+		if e.Test == "" {
+			p.settle(true)
 			return
 		}
-		p.end(e.Test, status)
 	}
 	p.printed = 0
 	p.timer.Reset(p.stream.limit)
+}
+
+// settle takes the end that is held for the end of a test, or for the verdict
+// on the package if it is the last that was heard: when a process ends in a
+// test, test2json writes the package's verdict as that of the test.
+func (p *pkg) settle(last bool) {
+	if p.held == nil {
+		return
+	}
+	e := p.held
+	p.held = nil
+	if last {
+		p.done, p.passed, p.failedBuild = true, e.Action != "fail", e.FailedBuild
+		p.timer.Stop()
+		return
+	}
+	status := Passed
+	if e.Action == "fail" {
+		status = Failed
+	}
+	p.end(e.Test, status)
 }
 
 func (p *pkg) test(name string) *Test {
@@ -352,8 +337,7 @@ func (p *pkg) end(name string, status Status) {
 func (p *pkg) output(e event) {
 	// The go command's own line about the package comes last. The code under
 	// test can print such a line too, but then something follows.
-	p.summed = strings.HasPrefix(e.Output, "FAIL\t"+p.path) || strings.HasPrefix(e.Output, "ok  \t"+p.path)
-	if p.summed {
+	if strings.HasPrefix(e.Output, "FAIL\t"+p.path) || strings.HasPrefix(e.Output, "ok  \t"+p.path) {
 		return
 	}
 	if e.Test == "" && (e.Output == "PASS\n" || e.Output == "FAIL\n") {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -177,10 +178,10 @@ Printed meanwhile
 }
 
 // lab prints what the lab prints when its limit in real time is reached. The
-// first byte of the line is the mark that test2json looks for.
+// mark is what test2json looks for.
 const lab = `
 func lab(test string) {
-	fmt.Print("\n\x16--- FAIL: " + test + " (8.00s)\n    it spins at answer.go:12\n        for 8 s\n")
+	fmt.Print("\n\x16--- FAIL: " + test + " (8.00s)\n    it spins at answer.go:12\n        for 8 s\n\x16FAIL\n")
 	os.Exit(1)
 }
 `
@@ -284,21 +285,35 @@ func TestRepetitionsKeepEachVerdict(t *testing.T) {
 	}
 }
 
-func TestAnswerTakesThePlaceOfTheFile(t *testing.T) {
+// The zoo runs test binaries of its own. What it sees must be what the
+// companion sees.
+func TestAProgramIsJudgedAsGoTestIs(t *testing.T) {
 	t.Parallel()
-	list := module(t, []fixture{{name: "passes", answer: `return 42`}})
-	root := list[0].Root
-	write(t, root, "other.go", "package main\n\nfunc answer() int {\n\tpanic(\"swapped\")\n}\n\nvar calls int\n")
-	results, err := Check{Root: root, Dirs: dirs(list), Answer: filepath.Join(root, "other.go")}.Run(t.Context())
+	list := module(t, slices.DeleteFunc(fixtures(), func(f fixture) bool {
+		return slices.Contains([]Verdict{DoesNotCompile, Vet}, f.verdict)
+	}))
+	results, err := Check{Root: list[0].Root, Dirs: dirs(list), Flags: []string{"-trimpath", "-vet=off"}}.Run(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := results[0]
-	if r.Verdict != Panicked || r.Line != 4 {
-		t.Errorf("the verdict is %q at line %d, wanted %q at line 4", r.Verdict, r.Line, Panicked)
+	binaries := t.TempDir()
+	build := exec.Command("go", "test", "-c", "-trimpath", "-o", binaries, "./...")
+	build.Dir = list[0].Root
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
 	}
-	if want := []Func{{"answer", 3}}; !slices.Equal(r.Funcs, want) {
-		t.Errorf("the functions are %v, wanted %v", r.Funcs, want)
+	for i, e := range list {
+		got, err := Check{
+			Root: e.Root, Dirs: []string{e.Dir()}, Answer: filepath.Join(e.Root, e.Answer()),
+			Program: []string{"go", "tool", "test2json", "-p", Module + "/" + e.Dir(), filepath.Join(binaries, e.Name+".test"), "-test.v=test2json", "-test.paniconexit0"},
+		}.Run(t.Context())
+		if err != nil {
+			t.Errorf("%s: %v", e.Name, err)
+			continue
+		}
+		if got, want := e.Report(got[0]), e.Report(results[i]); got != want {
+			t.Errorf("of a program the report is\n%s\nwanted\n%s", got, want)
+		}
 	}
 }
 
@@ -454,6 +469,6 @@ func TestTheLimitIsNotSpentOnCompiling(t *testing.T) {
 		if !ended.Load() {
 			t.Error("a test binary in which no test ended for 20 s is not ended")
 		}
-		s.close()
+		s.close(false)
 	})
 }
