@@ -67,6 +67,9 @@ func run(ctx context.Context) error {
 	client := feedv1.NewFeedServiceClient(conn)
 
 	for _, topic := range []string{"deploys", "broken", "silent"} {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
 		// Half a second: "deploys" and "broken" end earlier, "silent" does not.
 		ctx, cancel := context.WithTimeout(ctx, 500*time.Millisecond)
 		start := time.Now()
@@ -76,7 +79,7 @@ func run(ctx context.Context) error {
 		cancel()
 		time.Sleep(100 * time.Millisecond) // the handler ends
 	}
-	return ctx.Err()
+	return nil
 }
 
 // narrator is a broker that says what its watchers do.

@@ -37,6 +37,10 @@ func (s *server) UploadEvents(stream grpc.ClientStreamingServer[feedv1.Event, fe
 		case errors.Is(err, errDuplicate):
 			// Sent again by a client that has no receipt for it. All is
 			// well, but this upload did not store it.
+		case stream.Context().Err() != nil:
+			// Insert was ended because the client is gone. Nobody reads this
+			// status, but the server's own logs should not blame the server.
+			return status.FromContextError(stream.Context().Err()).Err()
 		case err != nil:
 			// The receipt is lost, what is stored stays stored, and the
 			// client may send everything again.
@@ -51,6 +55,8 @@ func (s *server) UploadEvents(stream grpc.ClientStreamingServer[feedv1.Event, fe
 // receipt, or the server's status if there is none. It waits for as long as
 // ctx allows.
 func upload(ctx context.Context, client feedv1.FeedServiceClient, events []*feedv1.Event) (int32, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel() // ends the stream on every way out
 	stream, err := client.UploadEvents(ctx)
 	if err != nil {
 		return 0, err

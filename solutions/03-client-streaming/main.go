@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log"
 	"net"
 	"os"
 	"os/signal"
@@ -33,6 +34,8 @@ var errDuplicate = errors.New("stored already")
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
+	log.SetOutput(os.Stdout)
+	log.SetFlags(log.Ltime | log.Lmicroseconds)
 	if err := run(ctx); err != nil && ctx.Err() == nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
@@ -57,21 +60,27 @@ func run(ctx context.Context) error {
 	client := feedv1.NewFeedServiceClient(conn)
 
 	for _, ids := range []string{"1 2 3", "2 3 4", "5 fail 6", "7 hang 8"} {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
 		var events []*feedv1.Event
 		for _, id := range strings.Fields(ids) {
 			events = append(events, &feedv1.Event{Id: id, Topic: "alerts"})
 		}
-		say("client: upload %s", ids)
+		log.Printf("client: upload %s", ids)
 		try(ctx, client, events)
 	}
 
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
 	events := []*feedv1.Event{{Id: "fail", Topic: "alerts"}}
 	for id := range 10_000 {
 		events = append(events, &feedv1.Event{Id: fmt.Sprint("bulk", id), Body: strings.Repeat("x", 1000)})
 	}
-	say("client: upload fail and 10,000 more")
+	log.Printf("client: upload fail and 10,000 more")
 	try(ctx, client, events)
-	return nil
+	return ctx.Err()
 }
 
 // try uploads, and then waits a moment to show what the server does when
@@ -80,7 +89,7 @@ func try(ctx context.Context, client feedv1.FeedServiceClient, events []*feedv1.
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
 	n, err := upload(ctx, client, events)
-	say("client: upload returned %d, code %v, error %v", n, status.Code(err), err)
+	log.Printf("client: upload returned %d, code %v, error %v", n, status.Code(err), err)
 	select {
 	case <-time.After(500 * time.Millisecond):
 	case <-ctx.Done():
@@ -92,7 +101,7 @@ type talking struct{ *server }
 
 func (t talking) UploadEvents(stream grpc.ClientStreamingServer[feedv1.Event, feedv1.UploadResult]) error {
 	err := t.server.UploadEvents(stream)
-	say("server: UploadEvents returned error %v", err)
+	log.Printf("server: UploadEvents returned error %v", err)
 	return err
 }
 
@@ -115,20 +124,13 @@ func (m *memory) Insert(ctx context.Context, ev *feedv1.Event) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.ids[ev.GetId()] {
-		say("server: %s is a duplicate", ev.GetId())
+		log.Printf("server: %s is a duplicate", ev.GetId())
 		return fmt.Errorf("insert %s: %w", ev.GetId(), errDuplicate)
 	}
 	if m.ids == nil {
 		m.ids = map[string]bool{}
 	}
 	m.ids[ev.GetId()] = true
-	say("server: %s is stored", ev.GetId())
+	log.Printf("server: %s is stored", ev.GetId())
 	return nil
-}
-
-var start = time.Now()
-
-// say prints a line with the time.
-func say(format string, args ...any) {
-	fmt.Printf("%5.2fs  %s\n", time.Since(start).Seconds(), fmt.Sprintf(format, args...))
 }
