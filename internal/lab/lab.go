@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -242,6 +243,24 @@ func (l *Lab) Call(name string, limit time.Duration, f func()) {
 	l.Helper()
 	if !l.within(limit, name, f) {
 		l.FailNow()
+	}
+}
+
+// Settle returns when every other goroutine of the test waits for something. A
+// fake that stands for a slow call lets others run by it, and not by a sleep:
+// synctest does not count a goroutine that waits for a mutex as waiting
+// (durably blocked), so while an answer holds its lock over the slow call and
+// another goroutine wants it, virtual time does not move.
+func (l *Lab) Settle() {
+	busy := []string{"running", "runnable", "preempted", "copystack", "syscall"}
+	for self := current(); slices.ContainsFunc(dump(), func(g goroutine) bool {
+		// One that assists the garbage collector is out of its bubble.
+		assists := strings.HasPrefix(g.state, "GC assist")
+		return assists || g.id != self.id && g.bubble == self.bubble && slices.Contains(busy, g.state)
+	}); {
+		for range 10 { // a dump stops the world
+			runtime.Gosched()
+		}
 	}
 }
 

@@ -14,6 +14,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -398,4 +399,40 @@ func verdict(out string) string {
 		}
 	}
 	return strings.Join(lines, "\n")
+}
+
+// A goroutine takes a while to get where it waits: for a mutex, which keeps
+// virtual time from moving, or for a channel.
+func TestSettleWaitsUntilAllOthersWait(t *testing.T) {
+	for name, wait := range map[string]func(mu *sync.Mutex, release chan bool){
+		"mutex":   func(mu *sync.Mutex, _ chan bool) { mu.Lock(); mu.Unlock() },
+		"channel": func(_ *sync.Mutex, release chan bool) { <-release },
+	} {
+		t.Run(name, func(t *testing.T) {
+			Run(t, func(l *Lab) {
+				for range 20 {
+					var mu sync.Mutex
+					var steps atomic.Int32
+					var other sync.WaitGroup
+					release := make(chan bool)
+					mu.Lock()
+					other.Go(func() {
+						for range 10 {
+							steps.Add(1)
+							runtime.Gosched()
+						}
+						wait(&mu, release)
+						steps.Add(1)
+					})
+					l.Settle()
+					if got := steps.Load(); got != 10 {
+						l.Errorf("Settle returned after step %d of the other goroutine, want it when that waits, after 10", got)
+					}
+					mu.Unlock()
+					close(release)
+					other.Wait()
+				}
+			})
+		})
+	}
 }

@@ -1,0 +1,62 @@
+// Wrong: the helper takes the lock, the loop does not.
+//
+// Fails: TestOneSendAtATime
+// Says: two Sends ran at one time: the one at answer.go:
+package main
+
+import (
+	"sync"
+	"time"
+
+	"google.golang.org/grpc"
+
+	feedv1 "example.com/mygrpc/gen/feed/v1"
+)
+
+// server streams what its broker delivers.
+type server struct {
+	feedv1.UnimplementedFeedServiceServer
+	broker broker
+	beat   time.Duration // how long a stream may be silent
+}
+
+// Watch sends each event of the topic as it comes, and a heartbeat whenever
+// the stream has been silent for s.beat. It ends when the topic has ended,
+// with the topic's own ending, or when the client is gone.
+func (s *server) Watch(req *feedv1.WatchRequest, stream grpc.ServerStreamingServer[feedv1.Event]) error {
+	sub := s.broker.Subscribe(req.GetTopic())
+	defer sub.Close()
+	var mu sync.Mutex
+	ticker := time.NewTicker(s.beat)
+	defer ticker.Stop()
+	var helper sync.WaitGroup
+	stop := make(chan struct{})
+	defer helper.Wait()
+	defer close(stop)
+	helper.Go(func() {
+		for {
+			select {
+			case <-ticker.C:
+				mu.Lock()
+				stream.Send(heartbeat(req.GetTopic()))
+				mu.Unlock()
+			case <-stop:
+				return
+			}
+		}
+	})
+	for {
+		select {
+		case ev, ok := <-sub.Events():
+			if !ok {
+				return sub.Err()
+			}
+			if err := stream.Send(ev); err != nil {
+				return err
+			}
+			ticker.Reset(s.beat)
+		case <-stream.Context().Done():
+			return stream.Context().Err()
+		}
+	}
+}
