@@ -6,6 +6,7 @@ import (
 	"os/exec"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -234,7 +235,7 @@ func TestABlackHoleEndsNothing(t *testing.T) {
 
 func TestSendSucceedsIntoABlackHole(t *testing.T) {
 	lab.Run(t, func(l *lab.Lab) {
-		sent := 0
+		var sent atomic.Int32
 		start := make(chan bool)
 		r := newRoom(func(_ *room, name string, stream chatServer) error {
 			if err := stream.Send(says("welcome " + name)); err != nil {
@@ -242,7 +243,7 @@ func TestSendSucceedsIntoABlackHole(t *testing.T) {
 			}
 			<-start
 			for stream.Send(says(strings.Repeat("x", 994))) == nil { // 1,008 B with its frame
-				sent++
+				sent.Add(1)
 			}
 			return nil
 		})
@@ -251,10 +252,10 @@ func TestSendSucceedsIntoABlackHole(t *testing.T) {
 		link.Blackhole()
 		close(start)
 		time.Sleep(time.Hour)
-		if sent != 131 {
-			l.Errorf("%d Sends returned nil, want 131", sent)
+		if n := sent.Load(); n != 131 {
+			l.Errorf("%d Sends returned nil, want 131", n)
 		}
-		l.Logf("%d Sends returned nil, and one waits", sent)
+		l.Logf("%d Sends returned nil, and one waits", sent.Load())
 		link.Cut()
 		<-r.ended
 		stream.Recv()
