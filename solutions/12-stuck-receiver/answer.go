@@ -1,0 +1,62 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"io"
+	"sync"
+
+	feedv1 "example.com/mygrpc/gen/feed/v1"
+)
+
+// session is one chat: what comes from in is said, what is heard goes to out.
+// It half-closes when in is closed, and closes out when it is done. How the
+// chat ended, the error says: nil for OK, the server's status otherwise.
+func session(ctx context.Context, client feedv1.FeedServiceClient, in <-chan string, out chan<- string) error {
+	// Deferred calls run from the last to the first: the cancel ends the
+	// sender in any of its waits, its end is awaited, and out is closed by the
+	// only goroutine that sends to it, on every way out.
+	defer close(out)
+	var sender sync.WaitGroup
+	defer sender.Wait()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	stream, err := client.Chat(ctx)
+	if err != nil {
+		return err
+	}
+	// The server may end the chat while in stays open: then the cancel is all
+	// that the sender hears of it.
+	sender.Go(func() {
+		for {
+			select {
+			case line, ok := <-in:
+				if !ok {
+					stream.CloseSend()
+					return
+				}
+				if err := stream.Send(&feedv1.ChatMessage{From: "client", Text: line}); err != nil {
+					return // the stream has ended; Recv tells how
+				}
+			case <-ctx.Done():
+				return
+			}
+		}
+	})
+	for {
+		msg, err := stream.Recv()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		// A reader may take its time, or have left. Nothing that gRPC does
+		// ends this wait, so the caller's context must.
+		select {
+		case out <- msg.GetText():
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}

@@ -1,0 +1,70 @@
+// Right: takes up to nine replies ahead of the reader, and ends the goroutine that hands them over in its own way.
+package main
+
+import (
+	"context"
+	"errors"
+	"io"
+	"sync"
+
+	feedv1 "example.com/mygrpc/gen/feed/v1"
+)
+
+// session is one chat: what comes from in is said, what is heard goes to out.
+// It half-closes when in is closed, and closes out when it is done. How the
+// chat ended, the error says: nil for OK, the server's status otherwise.
+func session(ctx context.Context, client feedv1.FeedServiceClient, in <-chan string, out chan<- string) error {
+	defer close(out)
+	ctx, cancel := context.WithCancel(ctx)
+	var both sync.WaitGroup
+	defer both.Wait()
+	defer cancel()
+	stream, err := client.Chat(ctx)
+	if err != nil {
+		return err
+	}
+	queue := make(chan string, 8)
+	var end error
+	both.Go(func() {
+		defer close(queue)
+		for {
+			var msg *feedv1.ChatMessage
+			if msg, end = stream.Recv(); end != nil {
+				return
+			}
+			select {
+			case queue <- msg.GetText():
+			case <-ctx.Done():
+				end = ctx.Err()
+				return
+			}
+		}
+	})
+	both.Go(func() {
+		for {
+			select {
+			case line, ok := <-in:
+				if !ok {
+					stream.CloseSend()
+					return
+				}
+				if stream.Send(&feedv1.ChatMessage{Text: line}) != nil {
+					return
+				}
+			case <-ctx.Done():
+				return
+			}
+		}
+	})
+	for text := range queue {
+		select {
+		case out <- text:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+	if errors.Is(end, io.EOF) {
+		return nil
+	}
+	return end
+}

@@ -1,0 +1,64 @@
+// Wrong: the receiving goroutine hands its error to a caller that has left with the context.
+//
+// Fails: TestSessionEndsWhenItsReaderHasLeftAndItsCallerCancels
+// Says: a goroutine that was started at answer.go:
+// Says: still runs: blocked sending to a channel at answer.go:
+package main
+
+import (
+	"context"
+	"errors"
+	"io"
+
+	feedv1 "example.com/mygrpc/gen/feed/v1"
+)
+
+// session is one chat: what comes from in is said, what is heard goes to out.
+// It half-closes when in is closed, and closes out when it is done. How the
+// chat ended, the error says: nil for OK, the server's status otherwise.
+func session(ctx context.Context, client feedv1.FeedServiceClient, in <-chan string, out chan<- string) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	stream, err := client.Chat(ctx)
+	if err != nil {
+		close(out)
+		return err
+	}
+	ended := make(chan error)
+	go func() {
+		for {
+			msg, err := stream.Recv()
+			if err != nil {
+				close(out)
+				ended <- err
+				return
+			}
+			select {
+			case out <- msg.GetText():
+			case <-ctx.Done():
+				close(out)
+				ended <- ctx.Err()
+				return
+			}
+		}
+	}()
+	lines := in
+	for {
+		select {
+		case line, ok := <-lines:
+			if !ok {
+				stream.CloseSend()
+				lines = nil
+				continue
+			}
+			stream.Send(&feedv1.ChatMessage{From: "client", Text: line}) // Recv tells of its failure
+		case err := <-ended:
+			if errors.Is(err, io.EOF) {
+				return nil
+			}
+			return err
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
