@@ -1,0 +1,53 @@
+// Right: returns the EOF beside the status, and the error of the context where that has ended.
+package main
+
+import (
+	"context"
+	"errors"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	feedv1 "example.com/mygrpc/gen/feed/v1"
+)
+
+// upload sends events until the server has stored all of them, on as many
+// streams, one after the other, as the server wants. stored counts what the
+// server's receipts say. The error says how the upload failed.
+func upload(ctx context.Context, client feedv1.FeedServiceClient, events []*feedv1.Event) (stored int, err error) {
+	for {
+		n, err := uploadSome(ctx, client, events[stored:])
+		stored += n
+		if err != nil || stored == len(events) {
+			return stored, err
+		}
+		if n == 0 {
+			return stored, status.Error(codes.ResourceExhausted, "the server takes no more events")
+		}
+	}
+}
+
+// uploadSome sends events on one stream and returns how many of them the server
+// has stored.
+func uploadSome(ctx context.Context, client feedv1.FeedServiceClient, events []*feedv1.Event) (int, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	stream, err := client.UploadEvents(ctx)
+	if err != nil {
+		return 0, err
+	}
+	var sent error
+	for _, ev := range events {
+		if sent = stream.Send(ev); sent != nil {
+			break
+		}
+	}
+	receipt, err := stream.CloseAndRecv()
+	if err != nil && ctx.Err() != nil {
+		return 0, ctx.Err()
+	}
+	if err != nil {
+		return 0, errors.Join(sent, err)
+	}
+	return int(receipt.GetReceived()), nil
+}

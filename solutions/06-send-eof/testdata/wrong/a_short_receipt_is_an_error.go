@@ -1,0 +1,53 @@
+// Wrong: takes a receipt for a part of the events for a failure.
+//
+// Fails: TestTheRestGoesOnAnotherStream
+// Says: 400 large events, 100 a stream: upload returned the error rpc error: code = DataLoss
+// Says: the server had said OK, and has stored 100 of 400 events
+package main
+
+import (
+	"context"
+	"errors"
+	"io"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	feedv1 "example.com/mygrpc/gen/feed/v1"
+)
+
+// upload sends events until the server has stored all of them, on as many
+// streams, one after the other, as the server wants. stored counts what the
+// server's receipts say. The error says how the upload failed.
+func upload(ctx context.Context, client feedv1.FeedServiceClient, events []*feedv1.Event) (stored int, err error) {
+	stored, err = uploadSome(ctx, client, events)
+	if err == nil && stored < len(events) {
+		err = status.Errorf(codes.DataLoss, "%d of %d events stored", stored, len(events))
+	}
+	return stored, err
+}
+
+// uploadSome sends events on one stream and returns how many of them the server
+// has stored.
+func uploadSome(ctx context.Context, client feedv1.FeedServiceClient, events []*feedv1.Event) (int, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	stream, err := client.UploadEvents(ctx)
+	if err != nil {
+		return 0, err
+	}
+	for _, ev := range events {
+		err := stream.Send(ev)
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return 0, err
+		}
+	}
+	receipt, err := stream.CloseAndRecv()
+	if err != nil {
+		return 0, err
+	}
+	return int(receipt.GetReceived()), nil
+}

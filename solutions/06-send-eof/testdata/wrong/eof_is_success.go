@@ -1,0 +1,39 @@
+// Wrong: takes the EOF of Send for a good end, as it is one in Recv, and what Send took for stored.
+//
+// Fails: TestTheStatusOfARejectionReachesTheCaller
+// Says: 400 events, and the server rejects the third: upload returned 129 and no error, want code PermissionDenied
+package main
+
+import (
+	"context"
+	"errors"
+	"io"
+
+	feedv1 "example.com/mygrpc/gen/feed/v1"
+)
+
+// upload sends events until the server has stored all of them, on as many
+// streams, one after the other, as the server wants. stored counts what the
+// server's receipts say. The error says how the upload failed.
+func upload(ctx context.Context, client feedv1.FeedServiceClient, events []*feedv1.Event) (stored int, err error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	stream, err := client.UploadEvents(ctx)
+	if err != nil {
+		return 0, err
+	}
+	for _, ev := range events {
+		err := stream.Send(ev)
+		if errors.Is(err, io.EOF) {
+			return stored, nil
+		}
+		if err != nil {
+			return 0, err
+		}
+		stored++
+	}
+	if _, err := stream.CloseAndRecv(); err != nil {
+		return 0, err
+	}
+	return stored, nil
+}

@@ -1,0 +1,60 @@
+// Wrong: takes a Send that waits for a minute for a dead server.
+//
+// Fails: TestUploadSetsNoLimitOfItsOwn
+// Says: the server reads 3 and says OK two days later, while Send waits: upload returned the error rpc error: code = Canceled
+package main
+
+import (
+	"context"
+	"errors"
+	"io"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	feedv1 "example.com/mygrpc/gen/feed/v1"
+)
+
+// upload sends events until the server has stored all of them, on as many
+// streams, one after the other, as the server wants. stored counts what the
+// server's receipts say. The error says how the upload failed.
+func upload(ctx context.Context, client feedv1.FeedServiceClient, events []*feedv1.Event) (stored int, err error) {
+	for {
+		n, err := uploadSome(ctx, client, events[stored:])
+		stored += n
+		if err != nil || stored == len(events) {
+			return stored, err
+		}
+		if n == 0 {
+			return stored, status.Error(codes.ResourceExhausted, "the server takes no more events")
+		}
+	}
+}
+
+// uploadSome sends events on one stream and returns how many of them the server
+// has stored.
+func uploadSome(ctx context.Context, client feedv1.FeedServiceClient, events []*feedv1.Event) (int, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	stream, err := client.UploadEvents(ctx)
+	if err != nil {
+		return 0, err
+	}
+	for _, ev := range events {
+		watchdog := time.AfterFunc(time.Minute, cancel)
+		err := stream.Send(ev)
+		watchdog.Stop()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return 0, err
+		}
+	}
+	receipt, err := stream.CloseAndRecv()
+	if err != nil {
+		return 0, err
+	}
+	return int(receipt.GetReceived()), nil
+}

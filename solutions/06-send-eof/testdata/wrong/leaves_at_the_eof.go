@@ -1,0 +1,55 @@
+// Wrong: does not ask at the EOF of Send but guesses a status, and leaves the stream behind.
+//
+// Fails: TestTheStatusOfARejectionReachesTheCaller
+// Says: upload returned code Aborted (rpc error: code = Aborted desc = the server has ended the upload), want PermissionDenied
+package main
+
+import (
+	"context"
+	"errors"
+	"io"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	feedv1 "example.com/mygrpc/gen/feed/v1"
+)
+
+// upload sends events until the server has stored all of them, on as many
+// streams, one after the other, as the server wants. stored counts what the
+// server's receipts say. The error says how the upload failed.
+func upload(ctx context.Context, client feedv1.FeedServiceClient, events []*feedv1.Event) (stored int, err error) {
+	for {
+		n, err := uploadSome(ctx, client, events[stored:])
+		stored += n
+		if err != nil || stored == len(events) {
+			return stored, err
+		}
+		if n == 0 {
+			return stored, status.Error(codes.ResourceExhausted, "the server takes no more events")
+		}
+	}
+}
+
+// uploadSome sends events on one stream and returns how many of them the server
+// has stored.
+func uploadSome(ctx context.Context, client feedv1.FeedServiceClient, events []*feedv1.Event) (int, error) {
+	stream, err := client.UploadEvents(ctx)
+	if err != nil {
+		return 0, err
+	}
+	for _, ev := range events {
+		err := stream.Send(ev)
+		if errors.Is(err, io.EOF) {
+			return 0, status.Error(codes.Aborted, "the server has ended the upload")
+		}
+		if err != nil {
+			return 0, err
+		}
+	}
+	receipt, err := stream.CloseAndRecv()
+	if err != nil {
+		return 0, err
+	}
+	return int(receipt.GetReceived()), nil
+}
