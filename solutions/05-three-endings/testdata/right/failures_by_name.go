@@ -1,0 +1,45 @@
+// Right: names for the handler what it can do something about, and calls the rest a
+// client that left.
+package main
+
+import (
+	"context"
+	"errors"
+	"io"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+)
+
+// clientEnding says how a stream ended that was opened with ctx and whose
+// last call on the client returned err.
+func clientEnding(ctx context.Context, err error) ending {
+	if err == nil || errors.Is(err, io.EOF) {
+		return Completed
+	}
+	deadline, ok := ctx.Deadline()
+	passed := ok && !time.Now().Before(deadline)
+	switch code := status.Code(err); {
+	case code == codes.Canceled && errors.Is(ctx.Err(), context.Canceled):
+		return CanceledHere
+	case code == codes.DeadlineExceeded && passed:
+		return DeadlineHere
+	case code == codes.Unavailable:
+		return Unavailable
+	}
+	return Failed
+}
+
+// handlerEnding says what err, the first error of a handler's stream, means to
+// the handler.
+func handlerEnding(err error) ending {
+	if errors.Is(err, io.EOF) {
+		return HalfClosed
+	}
+	switch status.Code(err) {
+	case codes.ResourceExhausted, codes.Internal, codes.Unimplemented:
+		return Failed // a limit, a message that is none, a compressor that is missing
+	}
+	return PeerGone
+}

@@ -1,0 +1,43 @@
+// Wrong: calls everything but the half-close a failure of the handler.
+//
+// Fails: TestALostStreamIsNoFailure
+// Says: the client cancelled while the handler waited for Recv, and handlerEnding says Failed, want PeerGone
+package main
+
+import (
+	"context"
+	"errors"
+	"io"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+)
+
+// clientEnding says how a stream ended that was opened with ctx and whose
+// last call on the client returned err.
+func clientEnding(ctx context.Context, err error) ending {
+	if err == nil || errors.Is(err, io.EOF) {
+		return Completed
+	}
+	deadline, ok := ctx.Deadline()
+	passed := ok && !time.Now().Before(deadline)
+	switch code := status.Code(err); {
+	case code == codes.Canceled && errors.Is(ctx.Err(), context.Canceled):
+		return CanceledHere
+	case code == codes.DeadlineExceeded && passed:
+		return DeadlineHere
+	case code == codes.Unavailable:
+		return Unavailable
+	}
+	return Failed
+}
+
+// handlerEnding says what err, the first error of a handler's stream, means to
+// the handler.
+func handlerEnding(err error) ending {
+	if errors.Is(err, io.EOF) {
+		return HalfClosed
+	}
+	return Failed
+}

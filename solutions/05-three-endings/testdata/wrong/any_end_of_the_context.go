@@ -1,0 +1,48 @@
+// Wrong: asks whether the context has ended, and not how: a server whose time ran
+// out, and later a cancel, make a deadline of the caller.
+//
+// Fails: TestACancelOrADeadlineOfTheServerIsAFailure
+// Says: the server returned the Canceled of a context of its own before the deadline of the context passed, and clientEnding says CanceledHere, want Failed
+package main
+
+import (
+	"context"
+	"errors"
+	"io"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+)
+
+// clientEnding says how a stream ended that was opened with ctx and whose
+// last call on the client returned err.
+func clientEnding(ctx context.Context, err error) ending {
+	if err == nil || errors.Is(err, io.EOF) {
+		return Completed
+	}
+	switch code := status.Code(err); {
+	case code == codes.Canceled && ctx.Err() != nil:
+		return CanceledHere
+	case code == codes.DeadlineExceeded && ctx.Err() != nil:
+		return DeadlineHere
+	case code == codes.Unavailable:
+		return Unavailable
+	}
+	return Failed
+}
+
+// handlerEnding says what err, the first error of a handler's stream, means to
+// the handler.
+func handlerEnding(err error) ending {
+	if errors.Is(err, io.EOF) {
+		return HalfClosed
+	}
+	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+		return PeerGone
+	}
+	switch status.Code(err) {
+	case codes.Canceled, codes.DeadlineExceeded, codes.Unavailable:
+		return PeerGone
+	}
+	return Failed
+}

@@ -1,0 +1,44 @@
+// Wrong: takes every error for the client that leaves: a message that is too large
+// is never heard of.
+//
+// Fails: TestAMessageThatCannotPassIsAFailure
+// Says: the client sent a message that is larger than the server's limit, and handlerEnding says PeerGone, want Failed
+package main
+
+import (
+	"context"
+	"errors"
+	"io"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+)
+
+// clientEnding says how a stream ended that was opened with ctx and whose
+// last call on the client returned err.
+func clientEnding(ctx context.Context, err error) ending {
+	if err == nil || errors.Is(err, io.EOF) {
+		return Completed
+	}
+	deadline, ok := ctx.Deadline()
+	passed := ok && !time.Now().Before(deadline)
+	switch code := status.Code(err); {
+	case code == codes.Canceled && errors.Is(ctx.Err(), context.Canceled):
+		return CanceledHere
+	case code == codes.DeadlineExceeded && passed:
+		return DeadlineHere
+	case code == codes.Unavailable:
+		return Unavailable
+	}
+	return Failed
+}
+
+// handlerEnding says what err, the first error of a handler's stream, means to
+// the handler.
+func handlerEnding(err error) ending {
+	if errors.Is(err, io.EOF) {
+		return HalfClosed
+	}
+	return PeerGone
+}

@@ -1,0 +1,50 @@
+// Wrong: looks for the cancel in the text, in which the caller writes too.
+//
+// Fails: TestAHalfCloseIsNotTheClientLeaving
+// Says: the client half-closed while Recv waited, and handlerEnding says PeerGone, want HalfClosed
+// Says: err is after the line
+package main
+
+import (
+	"context"
+	"errors"
+	"io"
+	"strings"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+)
+
+// clientEnding says how a stream ended that was opened with ctx and whose
+// last call on the client returned err.
+func clientEnding(ctx context.Context, err error) ending {
+	if err == nil || errors.Is(err, io.EOF) {
+		return Completed
+	}
+	deadline, ok := ctx.Deadline()
+	passed := ok && !time.Now().Before(deadline)
+	switch code := status.Code(err); {
+	case code == codes.Canceled && errors.Is(ctx.Err(), context.Canceled):
+		return CanceledHere
+	case code == codes.DeadlineExceeded && passed:
+		return DeadlineHere
+	case code == codes.Unavailable:
+		return Unavailable
+	}
+	return Failed
+}
+
+// handlerEnding says what err, the first error of a handler's stream, means to
+// the handler.
+func handlerEnding(err error) ending {
+	for _, text := range []string{"context canceled", "context deadline exceeded", "transport is closing"} {
+		if strings.Contains(err.Error(), text) {
+			return PeerGone
+		}
+	}
+	if errors.Is(err, io.EOF) {
+		return HalfClosed
+	}
+	return Failed
+}

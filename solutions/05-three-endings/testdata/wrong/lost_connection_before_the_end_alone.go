@@ -1,0 +1,52 @@
+// Wrong: knows a connection that was lost, and not one that was never there: the
+// text is another.
+//
+// Fails: TestUnavailableIsUnavailableWhoeverSaysIt
+// Says: the network was cut, and Chat could open no other stream, and clientEnding says Failed, want Unavailable
+package main
+
+import (
+	"context"
+	"errors"
+	"io"
+	"strings"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+)
+
+// clientEnding says how a stream ended that was opened with ctx and whose
+// last call on the client returned err.
+func clientEnding(ctx context.Context, err error) ending {
+	if err == nil || errors.Is(err, io.EOF) {
+		return Completed
+	}
+	deadline, ok := ctx.Deadline()
+	passed := ok && !time.Now().Before(deadline)
+	switch code := status.Code(err); {
+	case code == codes.Canceled && errors.Is(ctx.Err(), context.Canceled):
+		return CanceledHere
+	case code == codes.DeadlineExceeded && passed:
+		return DeadlineHere
+	case code == codes.Unavailable && !strings.Contains(err.Error(), "connection error"):
+		return Unavailable
+	}
+	return Failed
+}
+
+// handlerEnding says what err, the first error of a handler's stream, means to
+// the handler.
+func handlerEnding(err error) ending {
+	if errors.Is(err, io.EOF) {
+		return HalfClosed
+	}
+	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+		return PeerGone
+	}
+	switch status.Code(err) {
+	case codes.Canceled, codes.DeadlineExceeded, codes.Unavailable:
+		return PeerGone
+	}
+	return Failed
+}
