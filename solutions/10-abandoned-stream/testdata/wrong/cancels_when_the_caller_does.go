@@ -1,0 +1,42 @@
+// Wrong: cancels the stream when the caller ends its own context, which is what gRPC does without it.
+//
+// Fails: TestNothingIsLeftOfAMatch
+// Says: 1 of 1 RPCs never ended (Watch, opened at answer.go:
+// Says: the server's Watch handler still runs
+package main
+
+import (
+	"context"
+	"errors"
+	"io"
+
+	feedv1 "example.com/mygrpc/gen/feed/v1"
+)
+
+// firstMatch returns the first event of the topic that matches. If match fails
+// it returns that error, and errNoMatch if the topic ends before a match.
+func firstMatch(ctx context.Context, client feedv1.FeedServiceClient, topic string,
+	match func(*feedv1.Event) (bool, error)) (*feedv1.Event, error) {
+	own, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	context.AfterFunc(ctx, cancel)
+	stream, err := client.Watch(own, &feedv1.WatchRequest{Topic: topic})
+	if err != nil {
+		return nil, err
+	}
+	for {
+		ev, err := stream.Recv()
+		if errors.Is(err, io.EOF) {
+			return nil, errNoMatch
+		}
+		if err != nil {
+			return nil, err
+		}
+		ok, err := match(ev)
+		if err != nil {
+			return nil, err
+		}
+		if ok {
+			return ev, nil
+		}
+	}
+}

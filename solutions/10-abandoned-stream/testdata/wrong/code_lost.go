@@ -1,0 +1,43 @@
+// Wrong: wraps the error so that its code is lost.
+//
+// Fails: TestFirstMatchReturnsTheStatusOfTheServer
+// Says: firstMatch returned code Unknown
+// Says: want NotFound
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	feedv1 "example.com/mygrpc/gen/feed/v1"
+)
+
+// firstMatch returns the first event of the topic that matches. If match fails
+// it returns that error, and errNoMatch if the topic ends before a match.
+func firstMatch(ctx context.Context, client feedv1.FeedServiceClient, topic string,
+	match func(*feedv1.Event) (bool, error)) (*feedv1.Event, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	stream, err := client.Watch(ctx, &feedv1.WatchRequest{Topic: topic})
+	if err != nil {
+		return nil, err
+	}
+	for {
+		ev, err := stream.Recv()
+		if errors.Is(err, io.EOF) {
+			return nil, errNoMatch
+		}
+		if err != nil {
+			return nil, fmt.Errorf("watch %s: %v", topic, err)
+		}
+		ok, err := match(ev)
+		if err != nil {
+			return nil, err
+		}
+		if ok {
+			return ev, nil
+		}
+	}
+}

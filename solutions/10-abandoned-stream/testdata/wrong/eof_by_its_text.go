@@ -1,0 +1,41 @@
+// Wrong: knows the end by the text of the error, which a status may have too.
+//
+// Fails: TestFirstMatchReturnsTheStatusOfTheServer
+// Says: want code NotFound
+package main
+
+import (
+	"context"
+
+	"google.golang.org/grpc/status"
+
+	feedv1 "example.com/mygrpc/gen/feed/v1"
+)
+
+// firstMatch returns the first event of the topic that matches. If match fails
+// it returns that error, and errNoMatch if the topic ends before a match.
+func firstMatch(ctx context.Context, client feedv1.FeedServiceClient, topic string,
+	match func(*feedv1.Event) (bool, error)) (*feedv1.Event, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	stream, err := client.Watch(ctx, &feedv1.WatchRequest{Topic: topic})
+	if err != nil {
+		return nil, err
+	}
+	for {
+		ev, err := stream.Recv()
+		if err != nil && status.Convert(err).Message() == "EOF" {
+			return nil, errNoMatch
+		}
+		if err != nil {
+			return nil, err
+		}
+		ok, err := match(ev)
+		if err != nil {
+			return nil, err
+		}
+		if ok {
+			return ev, nil
+		}
+	}
+}
