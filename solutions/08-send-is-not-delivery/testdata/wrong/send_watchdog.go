@@ -1,0 +1,54 @@
+// Wrong: gives each Send ten seconds: a server that reads late loses its client.
+//
+// Fails: TestIngestWaitsForAServerThatReadsLate
+// Says: returned 0 ids and the error rpc error: code = Canceled desc = context canceled after 10s, and neither the server nor the caller had ended the stream
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+	"time"
+
+	feedv1 "example.com/mygrpc/gen/feed/v1"
+)
+
+// ingest sends all events on one stream, and returns the ids of those whose
+// acks arrived, in the order in which they arrived. Without an error these are
+// all. With one, the caller sends the others again: they may be stored or not.
+func ingest(ctx context.Context, client feedv1.FeedServiceClient, events []*feedv1.Event) (acked []string, err error) {
+	var sender sync.WaitGroup
+	defer sender.Wait()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	stream, err := client.Ingest(ctx)
+	if err != nil {
+		return nil, err
+	}
+	sender.Go(func() {
+		for _, ev := range events {
+			watchdog := time.AfterFunc(10*time.Second, cancel)
+			err := stream.Send(ev)
+			watchdog.Stop()
+			if err != nil {
+				return
+			}
+		}
+		stream.CloseSend()
+	})
+	for {
+		ack, err := stream.Recv()
+		if errors.Is(err, io.EOF) && len(acked) < len(events) {
+			return acked, fmt.Errorf("the server ended the stream after %d of %d acks", len(acked), len(events))
+		}
+		if errors.Is(err, io.EOF) {
+			return acked, nil
+		}
+		if err != nil {
+			return acked, err
+		}
+		acked = append(acked, ack.GetId())
+	}
+}
