@@ -1,0 +1,57 @@
+// Wrong: counts streams and looks for nothing else.
+//
+// Fails: TestAGoroutineOfTheClientIsALeak
+// Says: leaks returned nil, want an error, for a client that leaves a goroutine that waits for a channel
+package main
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"sync/atomic"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+
+	feedv1 "example.com/mygrpc/gen/feed/v1"
+)
+
+// leaks serves svc on lis, runs use with a client of it, and closes what it
+// has opened. It returns an error if use or svc leave anything behind that
+// would still be there if the program went on with its connection, or after it.
+func leaks(lis listener, svc feedv1.FeedServiceServer, use func(feedv1.FeedServiceClient)) error {
+	var streams streams
+	srv := grpc.NewServer()
+	feedv1.RegisterFeedServiceServer(srv, svc)
+	go srv.Serve(lis) // returns when srv is stopped
+	conn, err := grpc.NewClient("passthrough:///test", grpc.WithChainStreamInterceptor(streams.count),
+		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return lis.DialContext(ctx) }))
+	if err != nil {
+		srv.Stop()
+		return fmt.Errorf("client: %w", err)
+	}
+	use(feedv1.NewFeedServiceClient(conn))
+	time.Sleep(time.Second)
+	open := streams.left()
+	conn.Close()
+	srv.Stop()
+	return open
+}
+
+// streams counts the streams of a connection.
+type streams struct{ begun, ended atomic.Int64 }
+
+func (s *streams) count(ctx context.Context, desc *grpc.StreamDesc, conn *grpc.ClientConn, method string,
+	open grpc.Streamer, opts ...grpc.CallOption) (grpc.ClientStream, error) {
+	s.begun.Add(1)
+	return open(ctx, desc, conn, method, append(opts, grpc.OnFinish(func(error) { s.ended.Add(1) }))...)
+}
+
+func (s *streams) left() error {
+	if n := s.begun.Load() - s.ended.Load(); n > 0 {
+		return fmt.Errorf("%d streams never ended", n)
+	}
+	return nil
+}
