@@ -26,15 +26,29 @@ type feed struct {
 
 	mu     sync.Mutex
 	opened int
+	good   int         // handlers that returned nil
 	ended  []time.Time // when the handlers returned
 	stored []*feedv1.Event
 }
 
 type script func(f *feed, stream uploadServer) error
 
-func (f *feed) UploadEvents(stream uploadServer) error {
-	f.note(func() { f.opened++ })
-	defer f.note(func() { f.ended = append(f.ended, time.Now()) })
+// mostStreams is more than any upload needs here: one that never stops is
+// stopped there.
+const mostStreams = 300
+
+func (f *feed) UploadEvents(stream uploadServer) (err error) {
+	tooMany := false
+	f.note(func() { f.opened++; tooMany = f.opened > mostStreams })
+	defer f.note(func() {
+		f.ended = append(f.ended, time.Now())
+		if err == nil {
+			f.good++
+		}
+	})
+	if tooMany {
+		return status.Error(codes.Aborted, "the check has seen enough streams")
+	}
 	return f.script(f, stream)
 }
 
@@ -89,6 +103,14 @@ func fails(err error) script {
 	}
 }
 
+// thanksAndFails sends a receipt for three events and returns err.
+func thanksAndFails(err error) script {
+	return func(f *feed, stream uploadServer) error {
+		takes(3)(f, stream)
+		return err
+	}
+}
+
 // stays receives most events, stores none and waits until the client is gone.
 func stays(most int) script {
 	return func(f *feed, stream uploadServer) error {
@@ -113,20 +135,24 @@ func then(first, next script) script {
 
 const twoDays = 48 * time.Hour
 
-// slowly lets two days pass before it sends the receipt.
+// slowly lets two days pass before s can receive a fourth time.
 func slowly(s script) script {
-	return func(f *feed, stream uploadServer) error { return s(f, slowServer{stream}) }
+	return func(f *feed, stream uploadServer) error { return s(f, &slowServer{uploadServer: stream}) }
 }
 
-type slowServer struct{ uploadServer }
+type slowServer struct {
+	uploadServer
+	received int
+}
 
-func (s slowServer) SendAndClose(receipt *feedv1.UploadResult) error {
-	select {
-	case <-time.After(twoDays):
-		return s.uploadServer.SendAndClose(receipt)
-	case <-s.Context().Done():
-		return s.Context().Err()
+func (s *slowServer) Recv() (*feedv1.Event, error) {
+	if s.received++; s.received == 4 {
+		select {
+		case <-time.After(twoDays):
+		case <-s.Context().Done():
+		}
 	}
+	return s.uploadServer.Recv()
 }
 
 // small and large are sizes of an event's body. 400 large ones are more than a
@@ -197,14 +223,20 @@ func wantAll(t *testing.T, what string, events []*feedv1.Event, s script, stream
 		f := &feed{script: s}
 		client, _ := l.Connect(f)
 		stored, err := call(l.Context(), l, f, client, what, events, limit)
-		var there int
+		var there, good, opened int
 		var wrong string
-		f.note(func() { there, wrong = len(f.stored), difference(f.stored, events) })
+		f.note(func() {
+			there, good, opened, wrong = len(f.stored), f.good, f.opened, difference(f.stored, events)
+		})
 		switch {
 		case wrong != "":
 			l.Fatalf("%s: %s", what, wrong)
+		case opened > mostStreams:
+			wantStreams(l, what, streams)
 		case errors.Is(err, io.EOF):
 			l.Fatalf("%s: upload returned EOF, which says that a stream has ended and not how: the server had said OK, and has stored %d of %d events", what, there, len(events))
+		case err != nil && good < opened:
+			l.Fatalf("%s: upload gave up after %v, with the error %v: its caller's context was alive, and the server was still at work on stream %d", what, l.Elapsed(), err, opened)
 		case err != nil:
 			l.Fatalf("%s: upload returned the error %v: the server had said OK, and has stored %d of %d events", what, err, there, len(events))
 		case there < len(events):
@@ -262,13 +294,13 @@ func wantFailure(l *lab.Lab, what string, stored int, err error, want codes.Code
 func TestAllEventsGoOnOneStream(t *testing.T) {
 	wantAll(t, "3 events", numbered(3, small), takes(all), 1, time.Minute)
 	wantAll(t, "no event", nil, takes(all), 1, time.Minute)
-	wantAll(t, "2,500 events", numbered(2500, small), takes(all), 1, time.Minute)
-	wantAll(t, "400 large events", numbered(400, large), takes(all), 1, time.Minute)
+	wantAll(t, "10,000 events", numbered(10_000, small), takes(all), 1, 5*time.Minute)
+	wantAll(t, "5 events of 1 MB", numbered(5, 1_000_000), takes(all), 1, time.Minute)
 }
 
 // wantStatus checks an upload that the server ends with an error, on the first
 // stream and on the second.
-func wantStatus(t *testing.T, how string, s script, want codes.Code) {
+func wantStatus(t *testing.T, how string, s script, want codes.Code, text string) {
 	t.Helper()
 	for _, events := range [][]*feedv1.Event{numbered(400, large), numbered(10, small), numbered(3, small)} {
 		for _, before := range []int{0, 2} {
@@ -285,31 +317,37 @@ func wantStatus(t *testing.T, how string, s script, want codes.Code) {
 				client, _ := l.Connect(f)
 				stored, err := call(l.Context(), l, f, client, what, list, time.Minute)
 				wantFailure(l, what, stored, err, want, before, min(before, 1)+1)
+				if !strings.Contains(err.Error(), text) {
+					l.Errorf("%s: upload returned the error %v, which has lost the text of the status, %q", what, err, text)
+				}
 			})
 		}
 	}
 }
 
+var rejection = status.Error(codes.PermissionDenied, "alerts is read-only")
+
 func TestTheStatusOfARejectionReachesTheCaller(t *testing.T) {
-	wantStatus(t, "rejects the third", fails(status.Error(codes.PermissionDenied, "alerts is read-only")), codes.PermissionDenied)
+	wantStatus(t, "rejects the third", fails(rejection), codes.PermissionDenied, "read-only")
+	wantStatus(t, "sends a receipt for 3 and then that status", thanksAndFails(rejection), codes.PermissionDenied, "read-only")
 }
 
 // TestEveryStatusReachesTheCaller has a text in each status that is not the
 // io.EOF of Send.
 func TestEveryStatusReachesTheCaller(t *testing.T) {
 	for code := codes.Canceled; code <= codes.Unauthenticated; code++ {
-		wantStatus(t, fmt.Sprintf(`ends it with %v and the text "EOF"`, code), fails(status.Error(code, "EOF")), code)
+		wantStatus(t, fmt.Sprintf(`ends it with %v and the text "EOF"`, code), fails(status.Error(code, "EOF")), code, "EOF")
 	}
 }
 
 func TestAnEndWithoutAReceiptIsNoSuccess(t *testing.T) {
-	wantStatus(t, "ends it with OK and no receipt", fails(nil), codes.Internal)
+	wantStatus(t, "ends it with OK and no receipt", fails(nil), codes.Internal, "")
 }
 
 func TestTheRestGoesOnAnotherStream(t *testing.T) {
 	wantAll(t, "400 large events, 100 a stream", numbered(400, large), takes(100), 4, time.Minute)
 	wantAll(t, "10 events, 3 a stream", numbered(10, small), takes(3), 4, time.Minute)
-	wantAll(t, "60 events, 1 a stream", numbered(60, small), takes(1), 60, time.Minute)
+	wantAll(t, "200 events, 1 a stream", numbered(200, small), takes(1), 200, 5*time.Minute)
 	wantAll(t, "10 events, and the server reads to the half-close and stores the first 3", numbered(10, small), then(keeps(all, 3), takes(all)), 2, time.Minute)
 	wantAll(t, "400 large events, and the server reads 200 and stores the first 3", numbered(400, large), then(keeps(200, 3), takes(all)), 2, time.Minute)
 }
@@ -333,34 +371,40 @@ func TestAReceiptForNothingIsNoSuccess(t *testing.T) {
 }
 
 func TestAnEventThatCannotBeSentFailsTheUpload(t *testing.T) {
+	const limit = 2 * large
+	wrong, huge := &feedv1.Event{Id: "\xff"}, numbered(1, limit)[0]
 	for _, tt := range []struct {
-		what string
-		bad  *feedv1.Event
-		want codes.Code
+		what    string
+		events  []*feedv1.Event
+		script  script
+		want    codes.Code
+		stored  int
+		streams int
 	}{
-		{"is not UTF-8", &feedv1.Event{Id: "\xff"}, codes.Internal},
-		{"is larger than the client may send", numbered(1, large)[0], codes.ResourceExhausted},
+		{"the third of 3 events is not UTF-8", append(numbered(2, small), wrong), takes(all), codes.Internal, 0, 1},
+		{"the third of 3 events is larger than the client may send", append(numbered(2, small), huge), takes(all), codes.ResourceExhausted, 0, 1},
+		{"the last of 400 large events is not UTF-8, and the server rejects the third", append(numbered(399, large), wrong), fails(rejection), codes.PermissionDenied, 0, 1},
+		{"the last of 400 large events is not UTF-8, and the server has enough after the third", append(numbered(399, large), wrong), then(takes(3), takes(all)), codes.Internal, 3, 2},
 	} {
 		if t.Failed() {
 			return
 		}
 		lab.Run(t, func(l *lab.Lab) {
-			what := "5 events, of which the third " + tt.what
-			events := numbered(5, small)
-			events[2] = tt.bad
-			f := &feed{script: takes(all)}
+			f := &feed{script: tt.script}
 			link := l.NewLink()
 			link.Serve(f)
-			client := feedv1.NewFeedServiceClient(link.Dial(grpc.WithDefaultCallOptions(grpc.MaxCallSendMsgSize(large))))
-			stored, err := call(l.Context(), l, f, client, what, events, time.Minute)
-			wantFailure(l, what, stored, err, tt.want, 0, 1)
+			client := feedv1.NewFeedServiceClient(link.Dial(grpc.WithDefaultCallOptions(grpc.MaxCallSendMsgSize(limit))))
+			stored, err := call(l.Context(), l, f, client, tt.what, tt.events, time.Minute)
+			wantFailure(l, tt.what, stored, err, tt.want, tt.stored, tt.streams)
 		})
 	}
 }
 
 func TestUploadSetsNoLimitOfItsOwn(t *testing.T) {
-	wantAll(t, "3 events, and the receipt takes two days", numbered(3, small), slowly(takes(all)), 1, twoDays+time.Minute)
-	wantAll(t, "400 large events, and the server reads 3 and says OK two days later, while Send waits", numbered(400, large), then(slowly(takes(3)), takes(all)), 2, twoDays+time.Minute)
+	const limit = twoDays + time.Minute
+	wantAll(t, "3 events, and the receipt takes two days", numbered(3, small), slowly(takes(all)), 1, limit)
+	wantAll(t, "400 large events, and while Send waits the server reads 3, and one more two days later, and says OK for 3", numbered(400, large), then(slowly(keeps(4, 3)), takes(all)), 2, limit)
+	wantAll(t, "400 large events, and while Send waits the server reads 3, and all others two days later", numbered(400, large), slowly(takes(all)), 1, limit)
 }
 
 // An end is what ends an upload after two seconds. It may change the context
