@@ -1,0 +1,34 @@
+// Wrong: asks whether the client is gone between two waits, and waits for the event alone.
+//
+// Fails: TestWatchEndsWhenTheConnectionBreaks
+// Says: the connection broke under a silent topic, and 100ms later Watch still ran: blocked receiving from a channel at answer.go:
+package main
+
+import (
+	"google.golang.org/grpc"
+
+	feedv1 "example.com/mygrpc/gen/feed/v1"
+)
+
+// server streams what its broker delivers.
+type server struct {
+	feedv1.UnimplementedFeedServiceServer
+	broker broker
+}
+
+// Watch sends each event of the topic as it comes. It ends well when the topic
+// has ended, and soon when its stream has. It gives back what it took.
+func (s *server) Watch(req *feedv1.WatchRequest, stream grpc.ServerStreamingServer[feedv1.Event]) error {
+	sub := s.broker.Subscribe(req.GetTopic())
+	defer sub.Close()
+	for stream.Context().Err() == nil {
+		ev, ok := <-sub.C
+		if !ok {
+			return nil
+		}
+		if err := stream.Send(ev); err != nil {
+			return err
+		}
+	}
+	return stream.Context().Err()
+}

@@ -1,0 +1,42 @@
+// Wrong: looks at both without waiting, and sleeps a second when there is nothing.
+//
+// Fails: TestWatchSendsEachEventAsItComes
+// Says: the publisher of an event has not returned after 100ms
+// Says: sleeping at answer.go:
+package main
+
+import (
+	"time"
+
+	"google.golang.org/grpc"
+
+	feedv1 "example.com/mygrpc/gen/feed/v1"
+)
+
+// server streams what its broker delivers.
+type server struct {
+	feedv1.UnimplementedFeedServiceServer
+	broker broker
+}
+
+// Watch sends each event of the topic as it comes. It ends well when the topic
+// has ended, and soon when its stream has. It gives back what it took.
+func (s *server) Watch(req *feedv1.WatchRequest, stream grpc.ServerStreamingServer[feedv1.Event]) error {
+	sub := s.broker.Subscribe(req.GetTopic())
+	defer sub.Close()
+	for {
+		select {
+		case ev, ok := <-sub.C:
+			if !ok {
+				return nil
+			}
+			if err := stream.Send(ev); err != nil {
+				return err
+			}
+		case <-stream.Context().Done():
+			return stream.Context().Err()
+		default:
+			time.Sleep(time.Second)
+		}
+	}
+}
