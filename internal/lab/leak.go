@@ -107,6 +107,46 @@ func (l *Lab) find(ignore ...goleak.Option) (ids map[string]bool) {
 	return ids
 }
 
+// Goleak returns what goleak.Find reports, one text for each goroutine, sorted,
+// for a recording: without what differs from run to run and from machine to
+// machine (numbers, arguments, folders, offsets), and without the frames of
+// gRPC, of the lab and of tests between the first line and the last.
+func Goleak(opts ...goleak.Option) []string {
+	err := goleak.Find(opts...)
+	if err == nil {
+		return nil
+	}
+	var all []string
+	for _, entry := range strings.Split(err.Error(), "Goroutine ")[1:] {
+		lines := strings.Split(strings.TrimRight(Brief("Goroutine "+entry), "\n []"), "\n")
+		text := lines[:1]
+		for i := 1; i+1 < len(lines); i += 2 { // a function, and below it its place
+			hidden := strings.HasPrefix(lines[i], "google.golang.org/") || strings.HasPrefix(lines[i], labPkg) || strings.Contains(lines[i+1], "_test.go:")
+			if !hidden || strings.HasPrefix(lines[i], "created by ") {
+				text = append(text, lines[i], lines[i+1])
+			}
+		}
+		all = append(all, strings.Join(text, "\n"))
+	}
+	slices.Sort(all)
+	return all
+}
+
+// Brief takes from a goroutine dump, or from goleak's report, what differs
+// from run to run and from machine to machine.
+func Brief(dump string) string {
+	for _, r := range [][2]string{
+		{`oroutine \d+`, "oroutine N"},
+		{`( \(durable\))?, synctest bubble \d+`, ""},
+		{`(?m)\([^()*]+\)$`, "(…)"},
+		{`example\.com/mygrpc/chapters/[^./]+`, "main"},
+		{`(?m)^\t\S*/(\S+:\d+)( \+0x\w+)?$`, "    $1"},
+	} {
+		dump = regexp.MustCompile(r[0]).ReplaceAllString(dump, r[1])
+	}
+	return dump
+}
+
 // baseline is goleak.IgnoreCurrent, which panics as find says.
 func baseline() (ignore goleak.Option) {
 	defer func() {
