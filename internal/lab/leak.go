@@ -123,7 +123,7 @@ func Goleak(opts ...goleak.Option) []string {
 		for i := 1; i+1 < len(lines); i += 2 { // a function, and below it its place
 			hidden := strings.HasPrefix(lines[i], "google.golang.org/") || strings.HasPrefix(lines[i], labPkg) || strings.Contains(lines[i+1], "_test.go:")
 			if !hidden || strings.HasPrefix(lines[i], "created by ") {
-				text = append(text, lines[i], lines[i+1])
+				text = append(text, lines[i]+"  "+strings.TrimSpace(lines[i+1]))
 			}
 		}
 		all = append(all, strings.Join(text, "\n"))
