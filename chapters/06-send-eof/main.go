@@ -89,7 +89,7 @@ func uploadReturningEOF(
 	}
 	sent, err = sendAll(stream, events)
 	if err != nil {
-		return sent, err // and the stream stays open until ctx ends
+		return sent, err // and the stream stays open until ctx or the connection ends
 	}
 	_, err = stream.CloseAndRecv()
 	return sent, err

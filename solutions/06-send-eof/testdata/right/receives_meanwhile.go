@@ -44,11 +44,18 @@ func uploadSome(ctx context.Context, client feedv1.FeedServiceClient, events []*
 		}
 		select {
 		case err := <-ended:
-			return int(receipt.GetReceived()), err
+			return count(&receipt, err)
 		default:
 		}
 	}
 	stream.CloseSend()
-	err = <-ended
-	return int(receipt.GetReceived()), err
+	return count(&receipt, <-ended)
+}
+
+// count is 0 beside an error, also where there was a receipt before it.
+func count(receipt *feedv1.UploadResult, err error) (int, error) {
+	if err != nil {
+		return 0, err
+	}
+	return int(receipt.GetReceived()), nil
 }

@@ -1,4 +1,4 @@
-// Right: rests 500 ms between two streams, which is slow and allowed.
+// Right: rests 950 ms between two streams and 10 ms before each event, which is slow and allowed.
 package main
 
 import (
@@ -24,7 +24,7 @@ func upload(ctx context.Context, client feedv1.FeedServiceClient, events []*feed
 			return stored, err
 		}
 		select {
-		case <-time.After(500 * time.Millisecond):
+		case <-time.After(950 * time.Millisecond):
 		case <-ctx.Done():
 			return stored, ctx.Err()
 		}
@@ -44,6 +44,7 @@ func uploadSome(ctx context.Context, client feedv1.FeedServiceClient, events []*
 		return 0, err
 	}
 	for _, ev := range events {
+		time.Sleep(10 * time.Millisecond)
 		err := stream.Send(ev)
 		if errors.Is(err, io.EOF) {
 			break

@@ -1,7 +1,8 @@
 // Wrong: gives each stream an hour.
 //
 // Fails: TestUploadSetsNoLimitOfItsOwn
-// Says: 3 events, and the receipt takes two days: upload returned the error rpc error: code = DeadlineExceeded
+// Says: 3 events, and the receipt takes two days: upload gave up after 1h0m0s, with the error rpc error: code = DeadlineExceeded
+// Says: its caller's context was alive, and the server was still at work on stream 1
 package main
 
 import (

@@ -1,7 +1,7 @@
 // Wrong: makes Unavailable of whatever Send returns, also of an event that can never be sent.
 //
 // Fails: TestAnEventThatCannotBeSentFailsTheUpload
-// Says: 5 events, of which the third is not UTF-8: upload returned code Unavailable
+// Says: the third of 3 events is not UTF-8: upload returned code Unavailable
 // Says: want Internal
 package main
 

@@ -1,7 +1,7 @@
 // Wrong: returns what Send took beside the error.
 //
 // Fails: TestTheStatusOfARejectionReachesTheCaller
-// Says: 400 events, and the server rejects the third: upload returned 129 beside the error, and the server's receipts say 0
+// Says: 400 events, and the server rejects the third: upload returned 129 beside the error, and the receipts of the streams before the failed one say 0
 package main
 
 import (

@@ -1,7 +1,7 @@
 // Wrong: takes a Send that waits for a minute for a dead server.
 //
 // Fails: TestUploadSetsNoLimitOfItsOwn
-// Says: the server reads 3 and says OK two days later, while Send waits: upload returned the error rpc error: code = Canceled
+// Says: and says OK for 3: upload gave up after 1m0s, with the error rpc error: code = Canceled
 package main
 
 import (

@@ -1,7 +1,7 @@
 // Wrong: returns 0 beside the error: the caller sends again what is stored.
 //
 // Fails: TestTheStatusOfARejectionReachesTheCaller
-// Says: 402 events, and the server stores 2, says OK, and on the next stream rejects the third: upload returned 0 beside the error, and the server's receipts say 2
+// Says: 402 events, and the server stores 2, says OK, and on the next stream rejects the third: upload returned 0 beside the error, and the receipts of the streams before the failed one say 2
 package main
 
 import (

@@ -1,7 +1,7 @@
 // Wrong: leaves out an event that Send refuses and uploads the others.
 //
 // Fails: TestAnEventThatCannotBeSentFailsTheUpload
-// Says: 5 events, of which the third is not UTF-8: upload returned 4 and no error, want code Internal
+// Says: the third of 3 events is not UTF-8: upload returned 2 and no error, want code Internal
 package main
 
 import (

@@ -1,8 +1,7 @@
-// Wrong: cuts the events into streams by itself.
+// Wrong: makes a status of its own with the server's code, and why it was rejected is lost.
 //
-// Fails: TestAllEventsGoOnOneStream
-// Says: 2,500 events: upload opened 25 streams, the last at answer.go:
-// Says: want 1
+// Fails: TestTheStatusOfARejectionReachesTheCaller
+// Says: upload returned the error rpc error: code = PermissionDenied desc = upload failed, which has lost the text of the status
 package main
 
 import (
@@ -21,11 +20,13 @@ import (
 // server's receipts say. The error says how the upload failed.
 func upload(ctx context.Context, client feedv1.FeedServiceClient, events []*feedv1.Event) (stored int, err error) {
 	for {
-		most := min(100, len(events)-stored)
-		n, err := uploadSome(ctx, client, events[stored:stored+most])
+		n, err := uploadSome(ctx, client, events[stored:])
 		stored += n
-		if err != nil || stored == len(events) {
-			return stored, err
+		if err != nil {
+			return stored, status.Error(status.Code(err), "upload failed")
+		}
+		if stored == len(events) {
+			return stored, nil
 		}
 		if n == 0 {
 			return stored, status.Error(codes.ResourceExhausted, "the server takes no more events")

@@ -1,0 +1,58 @@
+// Wrong: counts a receipt that the server has followed with a bad status.
+//
+// Fails: TestTheStatusOfARejectionReachesTheCaller
+// Says: the server sends a receipt for 3 and then rejects all: upload returned 3 beside the error, and the receipts of the streams before the failed one say 0
+package main
+
+import (
+	"context"
+	"errors"
+	"io"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	feedv1 "example.com/mygrpc/gen/feed/v1"
+)
+
+// upload sends events until the server has stored all of them, on as many
+// streams, one after the other, as the server wants. stored counts what the
+// server's receipts say. The error says how the upload failed.
+func upload(ctx context.Context, client feedv1.FeedServiceClient, events []*feedv1.Event) (stored int, err error) {
+	for {
+		n, err := uploadSome(ctx, client, events[stored:])
+		stored += n
+		if err != nil || stored == len(events) {
+			return stored, err
+		}
+		if n == 0 {
+			return stored, status.Error(codes.ResourceExhausted, "the server takes no more events")
+		}
+	}
+}
+
+// uploadSome sends events on one stream and returns how many of them the server
+// has stored.
+func uploadSome(ctx context.Context, client feedv1.FeedServiceClient, events []*feedv1.Event) (int, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	stream, err := client.UploadEvents(ctx)
+	if err != nil {
+		return 0, err
+	}
+	for _, ev := range events {
+		err := stream.Send(ev)
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return 0, err
+		}
+	}
+	if err := stream.CloseSend(); err != nil {
+		return 0, err
+	}
+	var receipt feedv1.UploadResult
+	err = stream.RecvMsg(&receipt)
+	return int(receipt.GetReceived()), err
+}
