@@ -2,7 +2,9 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"strings"
 	"sync"
@@ -44,10 +46,31 @@ func newBench(l *lab.Lab) *bench {
 	return b
 }
 
-func (b *bench) intercept(srv any, stream grpc.ServerStream, _ *grpc.StreamServerInfo, chat grpc.StreamHandler) error {
-	err := chat(srv, stream)
-	b.returned <- ending{err, time.Now(), b.presence.names()}
+func (b *bench) intercept(srv any, stream grpc.ServerStream, _ *grpc.StreamServerInfo, chat grpc.StreamHandler) (err error) {
+	defer func() { b.returned <- ending{err, time.Now(), b.presence.names()} }()
+	return chat(srv, &spy{ServerStream: stream, b: b})
+}
+
+// spy looks at each answer whether its client is here.
+type spy struct {
+	grpc.ServerStream
+	b    *bench
+	name string // of the first message
+}
+
+func (s *spy) RecvMsg(m any) error {
+	err := s.ServerStream.RecvMsg(m)
+	if err == nil && s.name == "" {
+		s.name = m.(*feedv1.ChatMessage).GetFrom()
+	}
 	return err
+}
+
+func (s *spy) SendMsg(m any) error {
+	if got := s.b.presence.names(); !slices.Contains(got, s.name) && !s.b.l.Failed() {
+		s.b.l.Errorf("Chat sends an answer to %s, and names returned %q at that moment", s.name, got)
+	}
+	return s.ServerStream.SendMsg(m)
 }
 
 func (b *bench) client() feedv1.FeedServiceClient { return feedv1.NewFeedServiceClient(b.link.Dial()) }
@@ -67,30 +90,39 @@ func (b *bench) enter(ctx context.Context, client feedv1.FeedServiceClient, name
 func (b *bench) say(stream chatClient, name, text string) {
 	b.l.Helper()
 	if err := stream.Send(&feedv1.ChatMessage{From: name, Text: text}); err != nil {
-		b.l.Fatal(err)
+		b.l.Fatalf("%q says %q, and the client's Send returned %v: Chat has ended the stream", name, text, err)
 	}
 	var answer *feedv1.ChatMessage
 	var err error
-	b.l.Call("Recv of the client, which waits for Chat's answer", time.Minute, func() { answer, err = stream.Recv() })
+	b.l.Call(fmt.Sprintf("the client's Recv, which waits for the answer to %q,", text), time.Minute, func() { answer, err = stream.Recv() })
 	if err != nil || answer.GetText() != text {
-		b.l.Fatalf("%s said %q, and Chat's answer was %q and %v, want the same text", name, text, answer.GetText(), err)
+		b.l.Fatalf("%q said %q, and Chat's answer was %q and %v, want the same text", name, text, answer.GetText(), err)
 	}
 }
 
-// want checks who is here.
+// want checks who is here. The slice is the caller's.
 func (b *bench) want(what string, names ...string) {
 	b.l.Helper()
-	if got := b.presence.names(); !slices.Equal(got, names) {
+	got := b.presence.names()
+	if !slices.Equal(got, names) {
 		b.l.Fatalf("%s, and names returned %q, want %q", what, got, names)
+	}
+	for i := range got {
+		got[i] = "changed by a caller of names"
 	}
 }
 
 // ended waits for a Chat that must return soon, and checks who was here then.
-func (b *bench) ended(what string, names ...string) {
+// It returns what Chat did.
+func (b *bench) ended(what string, names ...string) (err error) {
 	b.l.Helper()
 	began := time.Now()
 	select {
 	case end := <-b.returned:
+		err = end.err
+		if b.l.Failed() { // it panicked
+			b.l.FailNow()
+		}
 		if took := end.at.Sub(began); took > soon {
 			b.l.Fatalf("%s, and Chat returned %v later, want at most %v", what, took, soon)
 		}
@@ -102,6 +134,7 @@ func (b *bench) ended(what string, names ...string) {
 	}
 	time.Sleep(time.Minute) // what comes late must not change it
 	b.want(what+" a minute ago", names...)
+	return err
 }
 
 func TestChatAnswersAndListsItsClient(t *testing.T) {
@@ -111,41 +144,89 @@ func TestChatAnswersAndListsItsClient(t *testing.T) {
 		b.want("nobody has joined")
 		anna := b.enter(l.Context(), client, "anna")
 		b.want("anna has joined", "anna")
-		carol := b.enter(l.Context(), client, "carol")
+		early := b.presence.names()
+		carol := b.enter(l.Context(), client, "Carol Lee")
 		ben := b.enter(l.Context(), client, "ben")
-		b.want("anna, carol and ben have joined", "anna", "ben", "carol")
-		for _, text := range []string{"one", "", "three"} {
+		all := []string{"Carol Lee", "anna", "ben"}
+		b.want("anna, Carol Lee and ben have joined", all...)
+		if !slices.Equal(early, []string{"anna"}) {
+			l.Fatalf("names returned [\"anna\"], others joined, and now that slice holds %q", early)
+		}
+		for _, text := range []string{" one ", "", "three"} {
 			b.say(anna, "anna", text)
 		}
-		b.want("anna has said more", "anna", "ben", "carol")
 		b.say(ben, "benjamin", "I changed my name")
-		b.want("ben's second message came from benjamin", "anna", "ben", "carol")
+		b.want("ben's second message came from benjamin", all...)
+		b.say(ben, "", "I have none")
+		time.Sleep(48 * time.Hour)
+		b.say(anna, "anna", "two days later")
+		b.want("all have said more", all...)
 		for _, s := range []chatClient{anna, ben, carol} {
 			s.CloseSend()
-			if _, err := s.Recv(); err == nil || status.Code(err) == codes.OK {
+			if _, err := s.Recv(); !errors.Is(err, io.EOF) {
 				l.Fatalf("a client half-closed, and its Recv returned %v, want io.EOF", err)
 			}
 		}
 		time.Sleep(soon)
 		b.want("all have half-closed")
+	}, lab.Lasts(72*time.Hour))
+}
+
+func TestChatAnswersAllBeforeItEnds(t *testing.T) {
+	lab.Run(t, func(l *lab.Lab) {
+		b := newBench(l)
+		stream := b.enter(l.Context(), b.client(), "carol")
+		for i := range 100 {
+			if err := stream.Send(&feedv1.ChatMessage{From: "carol", Text: fmt.Sprint(i)}); err != nil {
+				l.Fatal(err)
+			}
+		}
+		stream.CloseSend()
+		for i := range 100 {
+			if answer, err := stream.Recv(); err != nil || answer.GetText() != fmt.Sprint(i) {
+				l.Fatalf("the client sent 100 messages and half-closed, and did not get their 100 answers, in order, before the end")
+			}
+		}
+		if err := b.ended("the client has half-closed"); err != nil {
+			l.Errorf("the client has half-closed, and Chat returned %v, want nil", err)
+		}
+		stream.Recv()
+	})
+}
+
+// The first client does not read.
+func TestASlowClientHoldsUpNobody(t *testing.T) {
+	lab.Run(t, func(l *lab.Lab) {
+		b := newBench(l)
+		client := b.client()
+		ctx, cancel := context.WithCancel(l.Context())
+		defer cancel()
+		slow := b.enter(ctx, client, "slow")
+		go func() { // until the cancel ends it
+			for slow.Send(&feedv1.ChatMessage{From: "slow", Text: strings.Repeat("x", 1000)}) == nil {
+			}
+		}()
+		time.Sleep(10 * time.Second)
+		b.enter(ctx, client, "quick")
+		b.want("slow and quick have joined", "quick", "slow")
 	})
 }
 
 // An end is what ends a chat.
 type end struct {
-	what string
-	do   func(b *bench, stream chatClient, cancel func())
-	// lasts is the deadline of the chat.
-	lasts time.Duration
+	what  string
+	do    func(b *bench, stream chatClient, cancel func())
+	lasts time.Duration // the deadline of the chat
+	good  bool          // Chat returns nil
 }
 
 func ends() []end {
 	return []end{
-		{"the client half-closed", func(_ *bench, stream chatClient, _ func()) { stream.CloseSend() }, time.Hour},
-		{"the client cancelled", func(_ *bench, _ chatClient, cancel func()) { cancel() }, time.Hour},
-		{"the deadline passed", func(*bench, chatClient, func()) { time.Sleep(time.Minute) }, time.Minute},
-		{"the client was killed", func(b *bench, _ chatClient, _ func()) { b.link.Cut() }, time.Hour},
-		{"the server was stopped", func(b *bench, _ chatClient, _ func()) { b.srv.Stop() }, time.Hour},
+		{"the client half-closed", func(_ *bench, stream chatClient, _ func()) { stream.CloseSend() }, time.Hour, true},
+		{"the client cancelled", func(_ *bench, _ chatClient, cancel func()) { cancel() }, time.Hour, false},
+		{"the deadline passed", func(*bench, chatClient, func()) { time.Sleep(time.Minute) }, time.Minute, false},
+		{"the client was killed", func(b *bench, _ chatClient, _ func()) { b.link.Cut() }, time.Hour, false},
+		{"the server was stopped", func(b *bench, _ chatClient, _ func()) { b.srv.Stop() }, time.Hour, false},
 	}
 }
 
@@ -161,7 +242,9 @@ func TestNobodyIsListedAfterAnyEnding(t *testing.T) {
 			stream := b.enter(ctx, b.client(), "carol")
 			b.want("carol has joined", "carol")
 			end.do(b, stream, cancel)
-			b.ended(end.what)
+			if err := b.ended(end.what); end.good && err != nil {
+				l.Errorf("%s, and Chat returned %v, want nil", end.what, err)
+			}
 			stream.Recv()
 		})
 	}
@@ -235,27 +318,45 @@ func TestAKilledClientComesBack(t *testing.T) {
 
 func TestToLeaveTwiceCountsOnce(t *testing.T) {
 	lab.Run(t, func(l *lab.Lab) {
-		p := newPresence()
-		b := &bench{l: l, presence: p}
-		var leave [2]func()
-		for i := range leave {
+		b := &bench{l: l, presence: newPresence()}
+		join := func() (leave func()) {
 			l.Call("join", time.Second, func() {
 				var err error
-				if leave[i], err = p.join("carol"); err != nil || leave[i] == nil {
-					l.Fatalf("join returned error %v, and whether leave is nil: %v", err, leave[i] == nil)
+				if leave, err = b.presence.join("carol"); err != nil || leave == nil {
+					l.Fatalf("join returned error %v, and whether leave is nil: %v", err, leave == nil)
+				}
+			})
+			return leave
+		}
+		first, second, third := join(), join(), join()
+		b.want("three streams of carol's have joined", "carol")
+		l.Call("leave", time.Second, func() { first(); first(); first() })
+		b.want("one of three streams of carol's has left, three times", "carol")
+		l.Call("leave", time.Second, second)
+		b.want("two of three streams of carol's have left", "carol")
+		l.Call("leave", time.Second, third)
+		b.want("all streams of carol's have left")
+		fourth := join()
+		l.Call("leave", time.Second, func() { first(); second() })
+		b.want("carol is back, and her old streams leave again", "carol")
+
+		var all sync.WaitGroup
+		for range 8 {
+			all.Go(func() {
+				for range 100 {
+					if leave, err := b.presence.join("carol"); err == nil {
+						var twice sync.WaitGroup
+						twice.Go(leave)
+						leave()
+						twice.Wait()
+					}
 				}
 			})
 		}
-		b.want("carol has joined twice", "carol")
-		l.Call("leave", time.Second, func() { leave[0](); leave[0]() })
-		b.want("the first of two streams of carol's has left twice", "carol")
-		l.Call("leave", time.Second, leave[1])
-		b.want("both streams of carol's have left")
-		l.Call("leave", time.Second, leave[0])
-		l.Call("join", time.Second, func() { p.join("carol") })
-		b.want("carol's streams have left, and a third one has joined", "carol")
-		l.Call("leave", time.Second, leave[1])
-		b.want("the second stream of carol's has left again, and a third one is here", "carol")
+		all.Wait()
+		b.want("800 streams of carol's have come and gone at once, and one is here", "carol")
+		l.Call("leave", time.Second, fourth)
+		b.want("the last stream of carol's has left")
 	})
 }
 
@@ -290,7 +391,10 @@ func TestWhoSaysNothingIsNotListed(t *testing.T) {
 			time.Sleep(time.Second)
 			b.want("a client has opened a stream and said nothing")
 			end.do(b, stream, cancel)
-			b.ended(end.what + " before the first message")
+			what := end.what + " before the first message"
+			if err := b.ended(what); end.good && err != nil {
+				l.Errorf("%s, and Chat returned %v, want nil", what, err)
+			}
 			stream.Recv()
 		})
 	}

@@ -1,7 +1,7 @@
 // Wrong: counts a second leave of one stream, too.
 //
 // Fails: TestToLeaveTwiceCountsOnce
-// Says: the first of two streams of carol's has left twice, and names returned [], want ["carol"]
+// Says: one of three streams of carol's has left, three times, and names returned [], want ["carol"]
 package main
 
 import (

@@ -1,7 +1,7 @@
 // Wrong: joins with each message and leaves once.
 //
 // Fails: TestChatAnswersAndListsItsClient
-// Says: ben's second message came from benjamin, and names returned ["anna" "ben" "benjamin" "carol"]
+// Says: ben's second message came from benjamin, and names returned ["Carol Lee" "anna" "ben" "benjamin"]
 package main
 
 import (
