@@ -35,16 +35,17 @@ type receiver interface {
 
 // An inbox is what a pump has for its reader.
 type inbox struct {
-	// lines delivers what was received. The pump closes it when it ends: to
-	// see it closed is to know that the goroutine is gone.
+	// lines delivers what was received. To close it is the last that the pump
+	// does: who sees it closed knows that the goroutine has ended.
 	lines <-chan string
 
-	// err says, once lines is closed, how the stream ended, nil for io.EOF.
+	// err says, once lines is closed, why the pump ended: nil for io.EOF.
 	err error
 }
 
-// wait returns when the pump has ended, which takes a cancel before. What it
-// still hands over is thrown away.
+// wait throws away what the pump still hands over, and returns when it has
+// ended. A client cancels first. A handler returns and does not wait: only its
+// return ends the stream.
 func (in *inbox) wait() {
 	for range in.lines {
 	}
@@ -68,9 +69,9 @@ func pumpBlindly(_ context.Context, stream receiver) *inbox {
 	return in
 }
 
-// pump starts one that also gives up when ctx ends. The reader ends ctx when
-// it leaves. A client's ends the stream, too; a handler uses the stream's own,
-// which its return ends.
+// pump starts one that also gives up when ctx ends. A client hands in the
+// context with which it opened the stream, and cancels it to leave. A handler
+// hands in stream.Context(), which ends when the handler returns.
 func pump(ctx context.Context, stream receiver) *inbox {
 	lines := make(chan string)
 	in := &inbox{lines: lines}

@@ -24,7 +24,7 @@ import (
 const (
 	toSend   = time.Second // for the lines and the half-close, where Send does not block
 	toReturn = time.Second // after whatever ends the session
-	inHand   = 10          // replies that nobody has taken yet
+	inHand   = 10          // replies that Recv has returned and nobody has taken
 )
 
 // A peer is a server with a script, which remembers what it saw.
@@ -42,6 +42,7 @@ type peer struct {
 type record struct {
 	called   bool
 	heard    []string
+	last     time.Time // when it heard the last of them
 	closed   time.Time // when it heard the half-close
 	said     int
 	returned time.Time // zero as long as the handler runs
@@ -86,7 +87,7 @@ func (p *peer) hear(n int, f func(line string) error) error {
 		if err != nil {
 			return err
 		}
-		p.note(func() { p.seen.heard = append(p.seen.heard, msg.GetText()) })
+		p.note(func() { p.seen.heard, p.seen.last = append(p.seen.heard, msg.GetText()), time.Now() })
 		if err := f(msg.GetText()); err != nil {
 			return err
 		}
@@ -151,12 +152,15 @@ func count(n int, what string) string {
 }
 
 // slow is the client's end of a stream whose failing calls take a while to
-// return, and which counts the calls that have not returned. Send is the first
-// to fail.
+// return.
 type slow struct {
 	grpc.ClientStream
-	pending *atomic.Int32
+	send, recv time.Duration
+	*tally
 }
+
+// A tally counts the calls that have not returned, and the replies received.
+type tally struct{ pending, received atomic.Int32 }
 
 func (s slow) call(takes time.Duration, f func() error) error {
 	s.pending.Add(1)
@@ -169,11 +173,17 @@ func (s slow) call(takes time.Duration, f func() error) error {
 }
 
 func (s slow) SendMsg(m any) error {
-	return s.call(50*time.Millisecond, func() error { return s.ClientStream.SendMsg(m) })
+	return s.call(s.send, func() error { return s.ClientStream.SendMsg(m) })
 }
 
 func (s slow) RecvMsg(m any) error {
-	return s.call(100*time.Millisecond, func() error { return s.ClientStream.RecvMsg(m) })
+	return s.call(s.recv, func() error {
+		err := s.ClientStream.RecvMsg(m)
+		if err == nil {
+			s.received.Add(1)
+		}
+		return err
+	})
 }
 
 // A caller is what surrounds a session.
@@ -181,19 +191,22 @@ type caller struct {
 	lines    []string      // go into in
 	later    time.Duration // before the first of them
 	stays    bool          // in is not closed after them
+	closes   time.Duration // or after this time
 	away     time.Duration // before the reader of out comes
 	rests    time.Duration // between two replies
 	reads    int           // then the reader leaves; 0 is never
-	cancels  bool          // after 2 s
+	cancels  bool          // after 2 s, with a cause
 	deadline bool          // of 2 s
 	end      func(*stage)  // is called after 2 s
 	before   func(*stage)  // is called first
 	limit    time.Duration // for session to return, a minute at least
+	lateSend bool          // a Send that fails returns after Recv, and not before it
 }
 
 // An outcome is what a caller has in the end.
 type outcome struct {
 	replies []string
+	ahead   int // the most replies that were received and not taken
 	err     error
 	took    time.Duration
 	last    time.Time // when the reader took the last reply
@@ -221,7 +234,7 @@ func on(t *testing.T, p *peer, test func(*stage)) {
 }
 
 // dial returns a client whose streams are slow.
-func (s *stage) dial(pending *atomic.Int32) feedv1.FeedServiceClient {
+func (s *stage) dial(all *tally, send, recv time.Duration) feedv1.FeedServiceClient {
 	s.Helper()
 	return feedv1.NewFeedServiceClient(s.link.Dial(grpc.WithChainStreamInterceptor(func(ctx context.Context, desc *grpc.StreamDesc,
 		conn *grpc.ClientConn, method string, open grpc.Streamer, opts ...grpc.CallOption) (grpc.ClientStream, error) {
@@ -229,7 +242,7 @@ func (s *stage) dial(pending *atomic.Int32) feedv1.FeedServiceClient {
 		if err != nil {
 			return nil, err
 		}
-		return slow{stream, pending}, nil
+		return slow{stream, send, recv, all}, nil
 	})))
 }
 
@@ -237,8 +250,12 @@ func (s *stage) dial(pending *atomic.Int32) feedv1.FeedServiceClient {
 // all of it has ended.
 func (s *stage) hold(c caller) (got outcome) {
 	s.Helper()
-	var pending atomic.Int32
-	client := s.dial(&pending)
+	var all tally
+	send, recv := 50*time.Millisecond, 100*time.Millisecond
+	if c.lateSend {
+		send, recv = recv, 0
+	}
+	client := s.dial(&all, send, recv)
 	in, out, over := make(chan string), make(chan string), make(chan struct{})
 	var around sync.WaitGroup
 	defer around.Wait()
@@ -253,6 +270,7 @@ func (s *stage) hold(c caller) (got outcome) {
 			}
 		}
 		if !c.stays {
+			time.Sleep(c.closes)
 			close(in)
 		}
 	})
@@ -265,6 +283,7 @@ func (s *stage) hold(c caller) (got outcome) {
 				return
 			}
 			pause = c.rests
+			got.ahead = max(got.ahead, int(all.received.Load())-n)
 			select {
 			case text, ok := <-out:
 				if !ok {
@@ -283,7 +302,8 @@ func (s *stage) hold(c caller) (got outcome) {
 	case c.deadline:
 		s.ctx, stop = context.WithTimeout(s.ctx, soon)
 	case c.cancels:
-		s.ctx, stop = context.WithCancel(s.ctx)
+		ctx, cancel := context.WithCancelCause(s.ctx)
+		s.ctx, stop = ctx, func() { cancel(errors.New("the user has left")) }
 		c.end = func(*stage) { stop() }
 	}
 	defer func() { stop() }()
@@ -304,7 +324,7 @@ func (s *stage) hold(c caller) (got outcome) {
 	if n := len(s.RPCs()); n > 1 {
 		s.Fatalf("%s opened %d streams, want one", name, n)
 	}
-	if pending.Load() > 0 {
+	if all.pending.Load() > 0 {
 		s.Fatalf("%s has returned, and a part of it is still at work: %s", name, s.Stuck())
 	}
 	select {
@@ -342,8 +362,15 @@ func (s *stage) wantReplies(got outcome, want []string) {
 	for i < min(len(got.replies), len(want)) && got.replies[i] == want[i] {
 		i++
 	}
-	s.Fatalf("session with %s returned %s after %v, and the reader of out had %s, want %d: the first %d are right, and then\n got %.60q\nwant %.60q",
-		s.peer.what, said(got.err), got.took, count(len(got.replies), "reply"), len(want), i, got.replies[i:min(i+3, len(got.replies))], want[i:min(i+3, len(want))])
+	what := "the last is one too many"
+	switch {
+	case i == len(got.replies):
+		what = fmt.Sprintf("reply %d, %.60q, is missing", i+1, want[i])
+	case i < len(want):
+		what = fmt.Sprintf("reply %d is %.60q, want %.60q", i+1, got.replies[i], want[i])
+	}
+	s.Fatalf("session with %s returned %s after %v, and the reader of out had %s, want %d: %s",
+		s.peer.what, said(got.err), got.took, count(len(got.replies), "reply"), len(want), what)
 }
 
 // wantEnd checks the end of a chat that the server ended.
@@ -435,10 +462,22 @@ func TestSessionSaysAllWhileNobodyReadsOut(t *testing.T) {
 	}}
 	on(t, p, func(s *stage) {
 		start := time.Now()
-		got := s.hold(caller{lines: lines, later: soon, away: time.Hour, limit: 2 * time.Hour})
+		got := s.hold(caller{lines: lines, later: soon, closes: time.Minute, away: time.Hour, limit: 2 * time.Hour})
 		s.wantLines(got, lines)
-		if late := p.saw().closed.Sub(start) - soon; late > toSend {
-			s.Fatalf("session with %s half-closed %v after in was closed, want at most %v: what comes from in need not wait for out", p.what, late.Round(time.Second), toSend)
+		saw := p.saw()
+		if saw.closed.IsZero() {
+			s.Fatalf("session with %s returned %s after %v, and had not half-closed", p.what, said(got.err), got.took)
+		}
+		for _, late := range []struct {
+			what string
+			by   time.Duration
+		}{
+			{"said its last line %v after in had it", saw.last.Sub(start) - soon},
+			{"half-closed %v after in was closed", saw.closed.Sub(start) - soon - time.Minute},
+		} {
+			if late.by > toSend {
+				s.Fatalf("session with %s "+late.what+", want at most %v, also while nobody reads out", p.what, late.by.Round(time.Millisecond), toSend)
+			}
 		}
 		s.wantReplies(got, []string{"one", "two", "three"})
 		s.wantEnd(got, codes.OK)
@@ -464,17 +503,24 @@ func TestSessionWaitsForASlowReader(t *testing.T) {
 // The server ends the chat, with OK or not, before in has an end.
 func TestSessionEndsWithItsServerWhileInStaysOpen(t *testing.T) {
 	for _, want := range []codes.Code{codes.OK, codes.FailedPrecondition} {
-		for _, n := range []int{0, 1} {
-			p := &peer{what: fmt.Sprintf("a server that ends the chat after %s, while in stays open,", count(n, "line"))}
+		for _, tt := range []struct {
+			what         string
+			hears, lines int
+		}{
+			{"ends the chat, and no line comes from in, which stays open,", 0, 0},
+			{"ends the chat after the first line, while in stays open,", 1, 1},
+			{"ends the chat before the first line comes from in, which stays open,", 0, 1},
+		} {
+			p := &peer{what: "a server that says two replies, for which the reader of out comes a minute later, and " + tt.what}
 			p.script = func(p *peer) error {
-				if err := p.hear(n, nothing); err != nil {
+				if err := p.hear(tt.hears, nothing); err != nil {
 					return err
 				}
 				p.say("welcome", "bye")
 				return status.Error(want, "the room is closed")
 			}
 			on(t, p, func(s *stage) {
-				got := s.hold(caller{lines: lines[:n], stays: true, away: time.Minute, rests: time.Minute, limit: time.Hour})
+				got := s.hold(caller{lines: lines[:tt.lines], later: soon, stays: true, away: time.Minute, rests: time.Minute, limit: time.Hour})
 				s.wantReplies(got, []string{"welcome", "bye"})
 				s.wantEnd(got, want)
 			})
@@ -485,23 +531,26 @@ func TestSessionEndsWithItsServerWhileInStaysOpen(t *testing.T) {
 	}
 }
 
+// Send and Recv fail both, and either may return last.
 func TestSessionEndsWithItsServerWhileSendWaits(t *testing.T) {
 	for _, want := range []codes.Code{codes.OK, codes.FailedPrecondition} {
-		p := &peer{what: "a server that hears one line, and ends the chat while Send is blocked,"}
-		p.script = func(p *peer) error {
-			if err := p.hear(1, p.echo); err != nil {
-				return err
+		for _, lateSend := range []bool{false, true} {
+			p := &peer{what: "a server that hears one line, and ends the chat while Send is blocked,"}
+			p.script = func(p *peer) error {
+				if err := p.hear(1, p.echo); err != nil {
+					return err
+				}
+				p.wait(soon)
+				return status.Error(want, "the room is closed")
 			}
-			p.wait(soon)
-			return status.Error(want, "the room is closed")
-		}
-		on(t, p, func(s *stage) {
-			got := s.hold(caller{lines: long(300)})
-			s.wantReplies(got, []string{"echo: " + long(1)[0]})
-			s.wantEnd(got, want)
-		})
-		if t.Failed() {
-			return
+			on(t, p, func(s *stage) {
+				got := s.hold(caller{lines: long(300), lateSend: lateSend})
+				s.wantReplies(got, []string{"echo: " + long(1)[0]})
+				s.wantEnd(got, want)
+			})
+			if t.Failed() {
+				return
+			}
 		}
 	}
 }
@@ -532,14 +581,14 @@ func waits() []struct {
 		peer   *peer
 		caller caller
 	}{
-		{&peer{what: "a silent server, while in stays open", script: (*peer).untilGone}, caller{lines: lines, stays: true}},
-		{&peer{what: "a server that hears all and then stays", script: func(p *peer) error {
+		{&peer{what: "a silent server, while in stays open,", script: (*peer).untilGone}, caller{lines: lines, stays: true}},
+		{&peer{what: "a server that hears all, and then stays,", script: func(p *peer) error {
 			if err := p.hearAll(p.echo); err != nil {
 				return err
 			}
 			return p.untilGone()
 		}}, caller{lines: lines}},
-		{&peer{what: "a server that does not listen, while Send is blocked", script: (*peer).untilGone}, caller{lines: long(300)}},
+		{&peer{what: "a server that does not listen, while Send is blocked,", script: (*peer).untilGone}, caller{lines: long(300)}},
 	}
 }
 
@@ -548,13 +597,13 @@ func (s *stage) wantOver(got outcome, what string, want codes.Code) {
 	s.Helper()
 	switch late := got.took - soon; {
 	case got.err == nil:
-		s.Fatalf("%s after %v of a session with %s, and session returned no error, want code %v", what, soon, s.peer.what, want)
+		s.Fatalf("%s after %v of a session with %s and session returned no error, want code %v", what, soon, s.peer.what, want)
 	case code(got.err) != want:
-		s.Fatalf("%s after %v of a session with %s, and session returned code %v (%v), want %v", what, soon, s.peer.what, code(got.err), got.err, want)
+		s.Fatalf("%s after %v of a session with %s and session returned code %v (%v), want %v", what, soon, s.peer.what, code(got.err), got.err, want)
 	case late < 0:
 		s.Fatalf("session with %s returned code %v after %v, before there was a reason", s.peer.what, want, got.took)
 	case late > toReturn+lab.Latency:
-		s.Fatalf("%s after %v of a session with %s, and session returned %v later, want at most %v", what, soon, s.peer.what, late, toReturn)
+		s.Fatalf("%s after %v of a session with %s and session returned %v later, want at most %v", what, soon, s.peer.what, late, toReturn)
 	}
 }
 
@@ -581,7 +630,7 @@ func TestSessionEndsWhenItsReaderHasLeftAndItsCallerCancels(t *testing.T) {
 		{"ends the chat with OK", func(*peer) error { return nil }},
 	} {
 		for _, n := range []int{2, 50} {
-			p := &peer{what: fmt.Sprintf("a server that says %d lines and %s, while the reader of out takes one and leaves", n, end.what)}
+			p := &peer{what: fmt.Sprintf("a server that says %d lines and %s, while the reader of out takes one and leaves,", n, end.what)}
 			p.script = func(p *peer) error {
 				if err := p.say(long(n)...); err != nil {
 					return err
@@ -599,14 +648,16 @@ func TestSessionEndsWhenItsReaderHasLeftAndItsCallerCancels(t *testing.T) {
 }
 
 func TestSessionLeavesToTheServerWhatNobodyReads(t *testing.T) {
-	const most = 130 // what a stream takes of this size, see chapter 19
-	p := &peer{what: "a server that has 1,000 replies of 1 KB, while nobody reads out,"}
-	p.script = func(p *peer) error { return p.say(long(1000)...) }
+	want := long(1000)
+	p := &peer{what: "a server that has 1,000 replies of 1 KB, while nobody reads out for an hour,"}
+	p.script = func(p *peer) error { return p.say(want...) }
 	on(t, p, func(s *stage) {
-		s.hold(caller{stays: true, away: time.Hour, cancels: true})
-		if said := p.saw().said; said > most+50 {
-			s.Fatalf("session with %s let the server say %d, of which the stream holds about %d: session keeps the rest, want at most %d", p.what, said, most, inHand)
+		got := s.hold(caller{stays: true, away: time.Hour, limit: 2 * time.Hour})
+		if got.ahead > inHand {
+			s.Fatalf("session with %s had %d replies from Recv that nobody had taken, want at most %d", p.what, got.ahead, inHand)
 		}
+		s.wantReplies(got, want)
+		s.wantEnd(got, codes.OK)
 	})
 }
 
@@ -614,7 +665,7 @@ func TestSessionEndsAtTheDeadlineOfItsCaller(t *testing.T) {
 	for _, wait := range append(waits(), struct {
 		peer   *peer
 		caller caller
-	}{&peer{what: "a server that says two lines, while nobody reads out", script: func(p *peer) error {
+	}{&peer{what: "a server that says two lines, while nobody reads out,", script: func(p *peer) error {
 		p.say("one", "two")
 		return p.untilGone()
 	}}, caller{stays: true, away: time.Hour}}) {

@@ -1,4 +1,4 @@
-// Right: takes up to nine replies ahead of the reader, and ends the goroutine that hands them over in its own way.
+// Right: holds ten replies ahead of the reader, those in the hands of its two goroutines included.
 package main
 
 import (
@@ -60,7 +60,7 @@ func session(ctx context.Context, client feedv1.FeedServiceClient, in <-chan str
 		select {
 		case out <- text:
 		case <-ctx.Done():
-			return context.Cause(ctx)
+			return ctx.Err()
 		}
 	}
 	if errors.Is(end, io.EOF) {

@@ -1,4 +1,4 @@
-// Wrong: skips empty lines and replies, as if they were none.
+// Wrong: skips an empty line, as if it were none.
 //
 // Fails: TestSessionHandsOverWhatTheServerSays
 // Says: the server had heard ["hello" "bye"], want ["hello" "" "bye"]

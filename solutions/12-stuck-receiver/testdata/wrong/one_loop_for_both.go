@@ -1,7 +1,7 @@
 // Wrong: one loop for both directions: while a reply waits for its reader, nothing that comes from in is said.
 //
 // Fails: TestSessionSaysAllWhileNobodyReadsOut
-// Says: after in was closed, want at most 1s
+// Says: after in had it, want at most 1s, also while nobody reads out
 package main
 
 import (

@@ -1,7 +1,7 @@
 // Wrong: keeps what nobody reads in a slice of its own, so that the server never waits.
 //
 // Fails: TestSessionLeavesToTheServerWhatNobodyReads
-// Says: let the server say 1000
+// Says: had 1000 replies from Recv that nobody had taken, want at most 10
 package main
 
 import (

@@ -1,8 +1,7 @@
-// Wrong: puts a channel with 1,000 places between Recv and the reader.
+// Wrong: returns the cause that the caller gave its cancel: no code, and not context.Canceled.
 //
-// Fails: TestSessionLeavesToTheServerWhatNobodyReads
-// Says: let the server say
-// Says: session keeps the rest, want at most 10
+// Fails: TestSessionEndsWhenItsReaderHasLeftAndItsCallerCancels
+// Says: returned code Unknown (the user has left), want Canceled
 package main
 
 import (
@@ -43,36 +42,18 @@ func session(ctx context.Context, client feedv1.FeedServiceClient, in <-chan str
 			}
 		}
 	})
-	queue := make(chan string, 1000)
-	handed := make(chan struct{})
-	go func() {
-		defer close(handed)
-		for text := range queue {
-			select {
-			case out <- text:
-			case <-ctx.Done():
-				return
-			}
-		}
-	}()
-	finish := func() error {
-		close(queue)
-		<-handed
-		return ctx.Err()
-	}
 	for {
 		msg, err := stream.Recv()
 		if errors.Is(err, io.EOF) {
-			return finish()
+			return nil
 		}
 		if err != nil {
-			finish()
 			return err
 		}
 		select {
-		case queue <- msg.GetText():
+		case out <- msg.GetText():
 		case <-ctx.Done():
-			return finish()
+			return context.Cause(ctx)
 		}
 	}
 }
