@@ -210,11 +210,18 @@ func TestATimeLimitOfTheFeedIsNotTheClients(t *testing.T) {
 }
 
 // What interceptors and metrics see of a handler whose client cancelled: its
-// source fails with the context's error, or with what a server behind it says.
+// source fails with the context's error, or with what a server behind it says,
+// which may have another reason by then.
 func TestAClientThatLeftIsNoFailure(t *testing.T) {
 	lab.Run(t, func(l *lab.Lab) {
 		back, _ := l.Connect(&server{relay{open: open}})
-		for what, feed := range map[string]relay{"its own wait": {open: open}, "an upstream RPC": behind(back)} {
+		draining := relay{open: func(context.Context, string) (next, error) {
+			return func(ctx context.Context) (*feedv1.Event, error) {
+				<-ctx.Done()
+				return nil, status.Error(codes.Unavailable, "shard-9 drains")
+			}, nil
+		}}
+		for what, feed := range map[string]relay{"its own wait": {open: open}, "an upstream RPC": behind(back), "an upstream that drains": draining} {
 			ended := make(chan error, 1)
 			var fromFeed error
 			opened := feed.open
@@ -537,7 +544,7 @@ func TestBeforeTheEndThereIsNoTrailer(t *testing.T) {
 func TestATrailerThatHasArrivedShowsTooEarly(t *testing.T) {
 	lab.Run(t, func(l *lab.Lab) {
 		client, _ := l.Connect(&server{relay{open: open}})
-		var option metadata.MD // filled by the Recv that returns the end, and by nothing else
+		var option metadata.MD // filled when the call ends for the client (stream.go, clientStream.finish)
 		stream, err := client.Watch(l.Context(), &feedv1.WatchRequest{Topic: "complete"}, grpc.Trailer(&option))
 		if err != nil {
 			l.Fatal(err)
@@ -553,6 +560,31 @@ func TestATrailerThatHasArrivedShowsTooEarly(t *testing.T) {
 			l.Errorf("before the first Recv Trailer has %q and grpc.Trailer %q, after %d Recvs %q; want 2, none, 3, 2", early, unread, n, cursor(option))
 		}
 		l.Logf("before the first of %d Recvs: Trailer %q, grpc.Trailer %q; at the end: %q", n, early, unread, cursor(option))
+
+		ctx, cancel := context.WithCancel(l.Context())
+		var cancelled metadata.MD
+		if _, err := client.Watch(ctx, &feedv1.WatchRequest{Topic: "complete"}, grpc.Trailer(&cancelled)); err != nil {
+			l.Fatal(err)
+		}
+		time.Sleep(time.Second)
+		cancel()
+		synctest.Wait() // for gRPC's goroutine that waits for ctx
+		if cursor(cancelled) != "2" {
+			l.Errorf("cancelled before the first Recv, grpc.Trailer has %q, want 2", cursor(cancelled))
+		}
+
+		client, _ = l.Connect(scripted{watch: func(_ *feedv1.WatchRequest, stream watchServer) error {
+			stream.SetTrailer(metadata.Pairs("last-cursor", "0"))
+			return status.Error(codes.NotFound, "no such topic")
+		}})
+		var refused metadata.MD
+		if stream, err = client.Watch(l.Context(), &feedv1.WatchRequest{}, grpc.Trailer(&refused)); err != nil {
+			l.Fatal(err)
+		}
+		before := cursor(refused)
+		if stream.Header(); before != "" || cursor(refused) != "0" {
+			l.Errorf("refused without headers, grpc.Trailer has %q before Header and %q after it, want none and 0", before, cursor(refused))
+		}
 	})
 }
 

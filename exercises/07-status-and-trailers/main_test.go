@@ -43,10 +43,12 @@ func codeOf(err error) codes.Code {
 	return status.FromContextError(err).Code()
 }
 
+// ids counts down, so that the last one is neither the number of events nor
+// the largest.
 func ids(n int) []string {
 	all := []string{}
 	for i := range n {
-		all = append(all, fmt.Sprint(i+1))
+		all = append(all, fmt.Sprint(9000-i))
 	}
 	return all
 }
@@ -56,41 +58,59 @@ func ids(n int) []string {
 // bench is a source whose topics have n events, 20 ms apart, and then fail
 // with the error that end returns.
 type bench struct {
+	l      *lab.Lab
 	refuse func(context.Context) error // how Open fails; nil if it does not
 	n      int
 	end    func(context.Context) error
 	pause  time.Duration // before each event, 20 ms if not set
 	body   string
-	asked  chan string // the topics of the calls of Open
+	asked  chan string                     // the topics of the calls of Open
+	told   atomic.Pointer[context.Context] // that of the last call of Open or Next
 }
 
 func (b *bench) Open(ctx context.Context, topic string) (reader, error) {
 	b.asked <- topic
+	b.told.Store(&ctx)
 	if b.refuse != nil {
 		if err := b.refuse(ctx); err != nil {
 			return nil, err
 		}
 	}
-	return &benchReader{bench: b, topic: topic}, nil
+	return &benchReader{bench: b, topic: topic, opened: ctx}, nil
 }
 
 type benchReader struct {
 	*bench
-	topic string
-	sent  int
+	topic  string
+	opened context.Context // the reader lives as long
+	sent   int
+	failed bool
 }
 
-func (r *benchReader) Next(ctx context.Context) (*feedv1.Event, error) {
+func (r *benchReader) Next(ctx context.Context) (ev *feedv1.Event, err error) {
+	if r.failed {
+		r.l.Errorf("Next has returned an error, and Watch called it again")
+	}
+	defer func() { r.failed = err != nil }()
+	r.told.Store(&ctx)
 	if r.pause >= 0 {
-		if err := waitFor(ctx, max(r.pause, 20*time.Millisecond)); err != nil {
-			return nil, err
+		select {
+		case <-time.After(max(r.pause, 20*time.Millisecond)):
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-r.opened.Done():
+			time.Sleep(time.Millisecond) // a client that leaves ends both
+			if ctx.Err() == nil {
+				r.l.Errorf("Watch still reads, and the context that it gave to Open has ended, and with it the reader")
+			}
+			return nil, r.opened.Err()
 		}
 	}
 	if r.sent == r.n {
 		return nil, r.end(ctx)
 	}
 	r.sent++
-	return &feedv1.Event{Id: fmt.Sprint(r.sent), Topic: r.topic, Body: r.body}, nil
+	return &feedv1.Event{Id: ids(r.sent)[r.sent-1], Topic: r.topic, Body: r.body}, nil
 }
 
 func waitFor(ctx context.Context, d time.Duration) error {
@@ -119,8 +139,8 @@ func (w *watched) Watch(req *feedv1.WatchRequest, stream watchServer) error {
 }
 
 // serve serves the handler over the source.
-func serve(b *bench) *watched {
-	b.asked = make(chan string, 10)
+func serve(l *lab.Lab, b *bench) *watched {
+	b.l, b.asked = l, make(chan string, 10)
 	return &watched{server: &server{source: b}, ended: make(chan error, 10)}
 }
 
@@ -142,10 +162,10 @@ func openWatch(ctx context.Context, l *lab.Lab, client feedv1.FeedServiceClient)
 }
 
 // drain reads a stream to its end. what says what the source does.
-func drain(l *lab.Lab, what string, stream grpc.ServerStreamingClient[feedv1.Event]) outcome {
+func drain(l *lab.Lab, what string, limit time.Duration, stream grpc.ServerStreamingClient[feedv1.Event]) outcome {
 	l.Helper()
 	got := outcome{ids: []string{}}
-	l.Call(what+", and Watch", time.Minute, func() {
+	l.Call(what+", and Watch", limit, func() {
 		for {
 			ev, err := stream.Recv()
 			if err != nil {
@@ -159,14 +179,21 @@ func drain(l *lab.Lab, what string, stream grpc.ServerStreamingClient[feedv1.Eve
 			got.ids = append(got.ids, ev.GetId())
 		}
 	})
+	if l.Failed() { // the source has said why
+		l.FailNow()
+	}
 	return got
 }
 
 // take reads a topic of the source to its end.
 func take(l *lab.Lab, what string, b *bench) outcome {
 	l.Helper()
-	client, _ := l.Connect(serve(b))
-	return drain(l, what, openWatch(l.Context(), l, client))
+	client, _ := l.Connect(serve(l, b))
+	got := drain(l, what, time.Minute, openWatch(l.Context(), l, client))
+	if n := len(b.asked); n != 1 {
+		l.Fatalf("%s, and Watch called Open %d times, want once: whether to try again is up to the client", what, n)
+	}
+	return got
 }
 
 func (o outcome) ending() string {
@@ -177,19 +204,22 @@ func (o outcome) ending() string {
 }
 
 func TestWatchSendsTheEventsAndEndsWell(t *testing.T) {
-	for _, n := range []int{3, 0, 1000} {
+	for _, tt := range []struct {
+		n   int
+		end error
+	}{{3, io.EOF}, {3, fmt.Errorf("read: %w", io.EOF)}, {0, io.EOF}, {1000, io.EOF}} {
 		each(t, func(l *lab.Lab) {
-			b := &bench{n: n, end: with(io.EOF)}
-			what := fmt.Sprintf("the topic is complete after %d events", n)
+			b := &bench{n: tt.n, end: with(tt.end)}
+			what := fmt.Sprintf("the topic is complete after %d events, which Next says by %q", tt.n, tt.end)
 			got := take(l, what, b)
-			if !slices.Equal(got.ids, ids(n)) {
+			if !slices.Equal(got.ids, ids(tt.n)) {
 				l.Fatalf("%s, and Watch sent %d, want all of them, once and in order: the first are %.30q", what, len(got.ids), got.ids)
 			}
 			if got.err != nil {
 				l.Fatalf("%s, and Watch ended with %s, want code OK", what, got.ending())
 			}
-			if topics := len(b.asked); topics != 1 || <-b.asked != "alerts" {
-				l.Fatalf("the client watches the topic \"alerts\" once, and Watch called Open %d times, or for another topic", topics)
+			if topic := <-b.asked; topic != "alerts" {
+				l.Fatalf("the client watches the topic \"alerts\", and Watch opened %q", topic)
 			}
 		})
 	}
@@ -200,7 +230,7 @@ func TestWatchSendsTheEventsAndEndsWell(t *testing.T) {
 func TestWatchSendsItsHeaderBeforeTheFirstEvent(t *testing.T) {
 	lab.Run(t, func(l *lab.Lab) {
 		const days = 48 * time.Hour
-		client, _ := l.Connect(serve(&bench{n: 1, pause: days, end: with(io.EOF)}))
+		client, _ := l.Connect(serve(l, &bench{n: 1, pause: days, end: with(io.EOF)}))
 		ctx, cancel := context.WithCancel(l.Context())
 		defer cancel()
 		stream := openWatch(ctx, l, client)
@@ -214,16 +244,11 @@ func TestWatchSendsItsHeaderBeforeTheFirstEvent(t *testing.T) {
 		}
 		var err error
 		l.Call("after two days of silence the client's Recv of Watch", days+second, func() { _, err = stream.Recv() })
-		if err != nil {
+		if err != nil && !l.Failed() { // else the source has said why
 			l.Fatalf("the topic was silent for two days, and Watch ended with code %v (%v), want the event that came then", status.Code(err), err)
 		}
-	}, lab.Lasts(80*time.Hour))
-	each(t, func(l *lab.Lab) {
-		got := take(l, "the topic has 3 events", &bench{n: 3, end: with(io.EOF)})
-		if values := got.header.Get("watching"); !slices.Equal(values, []string{"yes"}) {
-			l.Fatalf("the topic has 3 events, and from Watch the client gets the header watching %q, want [\"yes\"]", values)
-		}
-	})
+		drain(l, "two days after its only event the topic is complete", days+second, stream)
+	}, lab.Lasts(120*time.Hour))
 }
 
 // failed checks the end of a topic that failed with each of the errors, in
@@ -232,6 +257,9 @@ func failed(t *testing.T, want codes.Code, why string, all ...error) {
 	t.Helper()
 	for _, err := range all {
 		for _, where := range []string{"Open", "Next"} {
+			if where == "Next" && err == io.EOF {
+				continue // the good end
+			}
 			each(t, func(l *lab.Lab) {
 				b := &bench{n: 2, end: with(err)}
 				if where == "Open" {
@@ -273,13 +301,22 @@ func wantSecret(l *lab.Lab, what string, want codes.Code, got outcome) {
 	}
 }
 
+// detailed is a status whose details tell the client what it should not know.
+func detailed(code codes.Code) error {
+	st, err := status.New(code, "no such topic on shard-9").WithDetails(&feedv1.WatchRequest{Topic: "shard-9"})
+	if err != nil {
+		return err
+	}
+	return st.Err()
+}
+
 func TestWatchSaysThatThereIsNoTopic(t *testing.T) {
 	failed(t, codes.NotFound, "it is errNoTopic", errNoTopic, fmt.Errorf("shard-9: lookup: %w", errNoTopic),
 		errors.Join(errors.New("shard-9: lookup"), errNoTopic))
 }
 
 func TestWatchSaysThatItsUpstreamIsUnavailable(t *testing.T) {
-	drains := status.Error(codes.Unavailable, "shard-9 drains")
+	drains := detailed(codes.Unavailable)
 	failed(t, codes.Unavailable, "it is an upstream's Unavailable", drains, fmt.Errorf("read: %w", drains))
 }
 
@@ -290,15 +327,16 @@ func TestWatchTakesTheBlameForAllElse(t *testing.T) {
 		fmt.Errorf("shard-9: %w", io.ErrUnexpectedEOF),
 		fmt.Errorf("query shard-9: %w", context.DeadlineExceeded), // a time limit of the source's own
 		fmt.Errorf("query shard-9: %w", context.Canceled),
+		io.EOF, // of Open, where nothing is complete
 		errors.New("shard-9 is not Unavailable: no such topic"), // what the text says is no code
 	}
 	for c := codes.Canceled; c <= codes.Unauthenticated; c++ {
 		if c != codes.Unavailable {
-			st := status.Error(c, "shard-9: no such topic")
+			st := detailed(c)
 			all = append(all, st, fmt.Errorf("read: %w", st))
 		}
 	}
-	failed(t, codes.Internal, "the client has not left, and it did not make this mistake", all...)
+	failed(t, codes.Internal, "it is neither errNoTopic nor a status with the code Unavailable, and the client has not left", all...)
 }
 
 func TestWatchTellsTheLastCursorWithEveryStatus(t *testing.T) {
@@ -317,11 +355,8 @@ func TestWatchTellsTheLastCursorWithEveryStatus(t *testing.T) {
 		each(t, func(l *lab.Lab) {
 			what := fmt.Sprintf("the topic %s after %d events", tt.what, tt.n)
 			got := take(l, what, &bench{n: tt.n, end: with(tt.end)}).trailer.Get("last-cursor")
-			want := []string{fmt.Sprint(tt.n)}
-			if tt.n == 0 && (len(got) == 0 || slices.Equal(got, []string{""})) {
-				return
-			}
-			if !slices.Equal(got, want) {
+			want := slices.Concat([]string{""}, ids(tt.n))[tt.n:]
+			if (tt.n > 0 || len(got) > 0) && !slices.Equal(got, want) {
 				l.Fatalf("%s, and in the trailer of Watch last-cursor has the values %q, want %q", what, got, want)
 			}
 		})
@@ -331,13 +366,13 @@ func TestWatchTellsTheLastCursorWithEveryStatus(t *testing.T) {
 func TestEachStreamHasItsOwnCursor(t *testing.T) {
 	lab.Run(t, func(l *lab.Lab) {
 		const what = "two clients read a topic of 3 events, one 50ms after the other"
-		client, _ := l.Connect(serve(&bench{n: 3, end: with(io.EOF)}))
+		client, _ := l.Connect(serve(l, &bench{n: 3, end: with(io.EOF)}))
 		first := openWatch(l.Context(), l, client)
 		time.Sleep(50 * time.Millisecond)
 		second := openWatch(l.Context(), l, client)
 		for _, stream := range []grpc.ServerStreamingClient[feedv1.Event]{first, second} {
-			if got := drain(l, what, stream).trailer.Get("last-cursor"); !slices.Equal(got, []string{"3"}) {
-				l.Fatalf("%s, and in the trailer of Watch last-cursor has the values %q, want [\"3\"]", what, got)
+			if got := drain(l, what, time.Minute, stream).trailer.Get("last-cursor"); !slices.Equal(got, ids(3)[2:]) {
+				l.Fatalf("%s, and in the trailer of Watch last-cursor has the values %q, want %q", what, got, ids(3)[2:])
 			}
 		}
 	})
@@ -347,8 +382,13 @@ func TestEachStreamHasItsOwnCursor(t *testing.T) {
 func untilGone(form string) func(context.Context) error {
 	return func(ctx context.Context) error {
 		<-ctx.Done()
-		if form == "a status" {
+		switch form {
+		case "a status with its code":
 			return status.FromContextError(ctx.Err()).Err()
+		case "Unavailable":
+			return status.Error(codes.Unavailable, "shard-9 drains")
+		case "PermissionDenied":
+			return status.Error(codes.PermissionDenied, "relay-7 may not read shard-9")
 		}
 		return fmt.Errorf("wait: %w", ctx.Err())
 	}
@@ -357,14 +397,14 @@ func untilGone(form string) func(context.Context) error {
 // What a handler returns to nobody, interceptors and metrics see.
 func TestAClientThatLeavesIsNoFailure(t *testing.T) {
 	for _, how := range []string{"cancelled", "has passed its deadline", "closed its connection", "was cut off", "was left by a server that stops"} {
-		for _, form := range []string{"a wrapped context error", "a status"} {
+		for _, form := range []string{"its context's error", "a status with its code", "Unavailable", "PermissionDenied"} {
 			for _, where := range []string{"Next", "Open"} {
 				each(t, func(l *lab.Lab) {
 					b := &bench{n: 2, end: untilGone(form)}
 					if where == "Open" {
 						b.refuse = untilGone(form)
 					}
-					w := serve(b)
+					w := serve(l, b)
 					link := l.NewLink()
 					srv := link.Serve(w)
 					conn := link.Dial()
@@ -408,8 +448,12 @@ func wantGone(l *lab.Lab, w *watched, what, why string) {
 			l.Fatalf("%s returned code %v (%v), want Canceled or DeadlineExceeded: nobody has failed, and nothing was completed", why, c, err)
 		}
 	case <-time.After(second):
+		why := ""
+		if ctx := w.source.(*bench).told.Load(); ctx != nil && (*ctx).Err() == nil {
+			why = ", and the source was not told: it did not get the stream's context"
+		}
 		if !l.Failed() { // it may have panicked, and that is said
-			l.Errorf("%s, and a second later Watch still runs:\n%s", what, l.Stuck())
+			l.Errorf("%s, and a second later Watch still runs%s:\n%s", what, why, l.Stuck())
 		}
 		l.FailNow()
 	}
@@ -417,7 +461,7 @@ func wantGone(l *lab.Lab, w *watched, what, why string) {
 
 func TestAClientThatLeavesWhileSendWaitsIsNoFailure(t *testing.T) {
 	lab.Run(t, func(l *lab.Lab) {
-		w := serve(&bench{n: 1000, pause: -1, body: strings.Repeat("x", 1000), end: with(io.EOF)})
+		w := serve(l, &bench{n: 1000, pause: -1, body: strings.Repeat("x", 1000), end: with(io.EOF)})
 		client, _ := l.Connect(w)
 		ctx, cancel := context.WithCancel(l.Context())
 		defer cancel()
@@ -441,10 +485,13 @@ func (s script) Watch(req *feedv1.WatchRequest, stream watchServer) error {
 	return s.watch(req.GetTopic(), stream)
 }
 
-// sends is a server that sends n events and ends a while after the last one,
-// or a day later, or never. Its cursor is not that of its last event.
-func sends(n int, cursor string, wait time.Duration, end error) script {
+// sends is a server that sends n events and ends a while after the last one.
+// Its cursor is not that of its last event, and its header is no trailer.
+func sends(n int, trailer metadata.MD, wait time.Duration, end error) script {
 	return script{watch: func(_ string, stream watchServer) error {
+		if n > 0 {
+			stream.SetHeader(metadata.Pairs("last-cursor", "the header's"))
+		}
 		for _, id := range ids(n) {
 			if err := stream.Send(&feedv1.Event{Id: id}); err != nil {
 				return err
@@ -453,23 +500,47 @@ func sends(n int, cursor string, wait time.Duration, end error) script {
 		if err := waitFor(stream.Context(), wait); err != nil {
 			return err
 		}
-		if cursor != "" {
-			stream.SetTrailer(metadata.Pairs("last-cursor", cursor))
-		}
+		stream.SetTrailer(trailer)
 		return end
 	}}
 }
 
-// punctual is a stream whose trailer arrives when it must be there, with the
-// error of Recv, and not earlier. On a real one it is there as soon as its
-// frame is, and to look for it is a data race.
-type punctual struct {
-	grpc.ClientStream
-	ended *atomic.Bool
-	early *atomic.Bool
+// cursor is the trailer that most of the servers have.
+func cursor() metadata.MD { return metadata.Pairs("last-cursor", "4711") }
+
+// asked is a connection for one call of watch. It notes the mistakes that do
+// not show in what watch returns.
+type asked struct {
+	*grpc.ClientConn
+	calls atomic.Int32
+	again func()      // on the second call
+	early atomic.Bool // a stream was asked for its trailer before the end
 }
 
-func (s punctual) RecvMsg(m any) error {
+func (a *asked) NewStream(ctx context.Context, desc *grpc.StreamDesc, method string, opts ...grpc.CallOption) (grpc.ClientStream, error) {
+	if n := a.calls.Add(1); n > 1 {
+		if n == 2 {
+			a.again()
+		}
+		return nil, status.Error(codes.FailedPrecondition, "this was not the first call")
+	}
+	stream, err := a.ClientConn.NewStream(ctx, desc, method, opts...)
+	if err != nil {
+		return nil, err
+	}
+	return &punctual{ClientStream: stream, asked: a}, nil
+}
+
+// punctual is a stream whose trailer is there when it must be, with the error
+// of Recv. On a real one it may be there as soon as its frame is, and to look
+// for it is a data race.
+type punctual struct {
+	grpc.ClientStream
+	asked *asked
+	ended atomic.Bool
+}
+
+func (s *punctual) RecvMsg(m any) error {
 	err := s.ClientStream.RecvMsg(m)
 	if err != nil {
 		s.ended.Store(true)
@@ -477,51 +548,34 @@ func (s punctual) RecvMsg(m any) error {
 	return err
 }
 
-func (s punctual) Trailer() metadata.MD {
+func (s *punctual) Trailer() metadata.MD {
 	if !s.ended.Load() {
-		s.early.Store(true)
-		return metadata.MD{}
+		s.asked.early.Store(true)
+		return nil
 	}
 	return s.ClientStream.Trailer()
 }
 
-// dial connects to a server by punctual streams. hint says whether one was
-// asked too early.
-func dial(link *lab.Link) (client feedv1.FeedServiceClient, hint func() string) {
-	early := new(atomic.Bool)
-	conn := link.Dial(grpc.WithChainStreamInterceptor(func(ctx context.Context, desc *grpc.StreamDesc, conn *grpc.ClientConn,
-		method string, open grpc.Streamer, opts ...grpc.CallOption) (grpc.ClientStream, error) {
-		stream, err := open(ctx, desc, conn, method, opts...)
-		if err != nil {
-			return nil, err
-		}
-		return punctual{stream, new(atomic.Bool), early}, nil
-	}))
-	return feedv1.NewFeedServiceClient(conn), func() string {
-		if early.Load() {
-			return "; it asked for the trailer when the stream had not ended yet"
-		}
-		return ""
-	}
-}
-
-// reads runs watch against the server, which what describes.
-func reads(ctx context.Context, l *lab.Lab, what string, s script, limit time.Duration) (last, hint string, err error) {
+// reads runs watch on a connection to a server, which what describes. early
+// says that it asked for the trailer too early.
+func reads(ctx context.Context, l *lab.Lab, what string, conn *grpc.ClientConn, limit time.Duration) (last string, early bool, err error) {
 	l.Helper()
-	link := l.NewLink()
-	link.Serve(s)
-	client, asked := dial(link)
-	l.Call(what+", and watch", limit, func() { last, err = watch(ctx, client, "alerts") })
-	if n := len(l.RPCs()); n != 1 {
-		l.Fatalf("%s, and watch called Watch %d times, want once: whether to try again is up to its caller", what, n)
+	a := &asked{ClientConn: conn, again: func() { // says so at once: an answer may try for ever
+		l.Errorf("%s, and watch called Watch a second time, want one call: whether to try again is up to its caller", what)
+	}}
+	l.Call(what+", and watch", limit, func() { last, err = watch(ctx, feedv1.NewFeedServiceClient(a), "alerts") })
+	if l.Failed() {
+		l.FailNow()
 	}
-	return last, asked(), err
+	return last, a.early.Load(), err
 }
 
 // wantRead checks what watch returned when the server ended the stream.
 func wantRead(l *lab.Lab, what string, s script, limit time.Duration, cursor string, want codes.Code) {
 	l.Helper()
-	last, hint, err := reads(l.Context(), l, what, s, limit)
+	link := l.NewLink()
+	link.Serve(s)
+	last, early, err := reads(l.Context(), l, what, link.Dial(), limit)
 	switch {
 	case want == codes.OK && err != nil:
 		l.Fatalf("%s, and watch returned an error with code %v (%v), want none", what, codeOf(err), err)
@@ -529,8 +583,10 @@ func wantRead(l *lab.Lab, what string, s script, limit time.Duration, cursor str
 		l.Fatalf("%s, and watch returned no error, want code %v", what, want)
 	case codeOf(err) != want:
 		l.Fatalf("%s, and watch returned code %v (%v), want %v", what, codeOf(err), err, want)
+	case early:
+		l.Fatalf("%s, and watch asked for the trailer before Recv had returned an error: it may not be there yet, and to look is a data race", what)
 	case last != cursor:
-		l.Fatalf("%s, and watch returned the cursor %q, want %q%s", what, last, cursor, hint)
+		l.Fatalf("%s, and watch returned the cursor %q, want %q", what, last, cursor)
 	}
 }
 
@@ -541,19 +597,28 @@ func TestTheClientReturnsTheCursorOfTheTrailer(t *testing.T) {
 	}{{3, time.Second}, {3, 0}, {0, time.Second}, {0, 0}, {3000, 0}, {2, 48 * time.Hour}} {
 		each(t, func(l *lab.Lab) {
 			what := fmt.Sprintf("the server sent %d events, and after %v code OK and last-cursor 4711", tt.n, tt.wait)
-			wantRead(l, what, sends(tt.n, "4711", tt.wait, nil), 50*time.Hour, "4711", codes.OK)
+			wantRead(l, what, sends(tt.n, cursor(), tt.wait, nil), 50*time.Hour, "4711", codes.OK)
 		}, lab.Lasts(72*time.Hour))
 	}
 }
 
 func TestTheClientReturnsNoCursorWithoutOne(t *testing.T) {
-	each(t, func(l *lab.Lab) {
-		wantRead(l, "the server sent 3 events, and code OK without a trailer", sends(3, "", 0, nil), time.Minute, "", codes.OK)
-	})
-	each(t, func(l *lab.Lab) {
-		end := status.Error(codes.NotFound, "no such topic")
-		wantRead(l, "the server sent 3 events, and code NotFound without a trailer", sends(3, "", 0, end), time.Minute, "", codes.NotFound)
-	})
+	noTopic := status.Error(codes.NotFound, "no such topic")
+	for _, tt := range []struct {
+		what    string
+		trailer metadata.MD
+		end     error
+	}{
+		{"an empty last-cursor", metadata.Pairs("last-cursor", ""), nil},
+		{"no trailer", nil, nil},
+		{"no trailer", nil, noTopic},
+	} {
+		each(t, func(l *lab.Lab) {
+			want := status.Code(tt.end)
+			what := fmt.Sprintf("the server sent 3 events, and code %v with %s", want, tt.what)
+			wantRead(l, what, sends(3, tt.trailer, 0, tt.end), time.Minute, "", want)
+		})
+	}
 }
 
 // All codes, with a text that looks like a good end.
@@ -562,7 +627,7 @@ func TestTheClientReturnsTheCursorBesideAnError(t *testing.T) {
 		for c := codes.Canceled; c <= codes.Unauthenticated; c++ {
 			each(t, func(l *lab.Lab) {
 				what := fmt.Sprintf("the server sent %d events, and code %v and last-cursor 4711", n, c)
-				wantRead(l, what, sends(n, "4711", 0, status.Error(c, "EOF")), time.Minute, "4711", c)
+				wantRead(l, what, sends(n, cursor(), 0, status.Error(c, "EOF")), time.Minute, "4711", c)
 			})
 		}
 	}
@@ -571,10 +636,12 @@ func TestTheClientReturnsTheCursorBesideAnError(t *testing.T) {
 func TestTheClientAsksForTheTopic(t *testing.T) {
 	lab.Run(t, func(l *lab.Lab) {
 		asked := make(chan string, 10)
-		reads(l.Context(), l, "the server answers at once", script{watch: func(topic string, _ watchServer) error {
+		link := l.NewLink()
+		link.Serve(script{watch: func(topic string, _ watchServer) error {
 			asked <- topic
 			return nil
-		}}, time.Minute)
+		}})
+		reads(l.Context(), l, "the server answers at once", link.Dial(), time.Minute)
 		if got := <-asked; got != "alerts" {
 			l.Fatalf("watch was called for the topic \"alerts\" and asked for %q", got)
 		}
@@ -588,14 +655,12 @@ func wantEnded(t *testing.T, what string, want codes.Code, happens func(ctx cont
 	each(t, func(l *lab.Lab) {
 		const after = 2300 * time.Millisecond
 		link := l.NewLink()
-		srv := link.Serve(sends(2, "4711", 100*time.Hour, nil))
-		client, _ := dial(link)
+		srv := link.Serve(sends(2, cursor(), 100*time.Hour, nil))
+		conn := link.Dial()
 		ctx, cancel := happens(l.Context(), link, srv)
 		defer cancel()
 		start := time.Now()
-		var last string
-		var err error
-		l.Call(what+", and watch", time.Minute, func() { last, err = watch(ctx, client, "alerts") })
+		last, _, err := reads(ctx, l, what, conn, time.Minute)
 		late := time.Since(start) - after
 		switch {
 		case err == nil:
@@ -638,8 +703,8 @@ func TestTheClientSaysThatItCannotBegin(t *testing.T) {
 	for _, want := range []codes.Code{codes.Canceled, codes.Unavailable} {
 		each(t, func(l *lab.Lab) {
 			link := l.NewLink()
-			link.Serve(sends(0, "4711", 0, nil))
-			client, _ := dial(link)
+			link.Serve(sends(0, cursor(), 0, nil))
+			conn := link.Dial()
 			ctx, cancel := context.WithCancel(l.Context())
 			defer cancel()
 			what := "the caller had cancelled before the call"
@@ -650,9 +715,7 @@ func TestTheClientSaysThatItCannotBegin(t *testing.T) {
 				link.Cut()
 				time.Sleep(time.Second) // the client has noticed
 			}
-			var last string
-			var err error
-			l.Call(what+", and watch", second, func() { last, err = watch(ctx, client, "alerts") })
+			last, _, err := reads(ctx, l, what, conn, second)
 			if err == nil || codeOf(err) != want || last != "" {
 				l.Fatalf("%s, and watch returned %q and code %v (%v), want no cursor and code %v", what, last, codeOf(err), err, want)
 			}

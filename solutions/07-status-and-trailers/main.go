@@ -27,15 +27,15 @@ var errNoTopic = errors.New("no such topic")
 
 // A source has topics. Handlers may call Open at the same time.
 type source interface {
-	// Open returns when the topic can be read. What the reader holds it gives
-	// back when ctx ends.
+	// Open returns when the topic can be read. When ctx ends the reader gives
+	// back what it holds, and fails.
 	Open(ctx context.Context, topic string) (reader, error)
 }
 
 // A reader reads one topic, for one goroutine at a time.
 type reader interface {
-	// Next waits for the next event. io.EOF: the topic is complete. After an
-	// error it must not be called again.
+	// Next waits for the next event. io.EOF, bare or wrapped: the topic is
+	// complete. After an error it must not be called again.
 	Next(ctx context.Context) (*feedv1.Event, error)
 }
 

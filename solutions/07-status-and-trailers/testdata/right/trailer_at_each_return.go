@@ -36,7 +36,7 @@ func (s *server) Watch(req *feedv1.WatchRequest, stream grpc.ServerStreamingServ
 	last := ""
 	end := func(err error) error {
 		stream.SetTrailer(metadata.Pairs("last-cursor", last))
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return nil
 		}
 		return name(ctx, err)

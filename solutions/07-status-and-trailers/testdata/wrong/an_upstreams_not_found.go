@@ -1,7 +1,7 @@
 // Wrong: takes an upstream's NotFound for a topic that is not there. It may be anything else of the upstream.
 //
 // Fails: TestWatchTakesTheBlameForAllElse
-// Says: failed with "rpc error: code = NotFound desc = shard-9: no such topic", and Watch ended with code NotFound
+// Says: failed with "rpc error: code = NotFound desc = no such topic on shard-9", and Watch ended with code NotFound
 package main
 
 import (

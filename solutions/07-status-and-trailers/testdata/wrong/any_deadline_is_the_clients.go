@@ -2,7 +2,7 @@
 //
 // Fails: TestWatchTakesTheBlameForAllElse
 // Says: failed with "query shard-9: context deadline exceeded", and Watch ended with code DeadlineExceeded
-// Says: want code Internal: the client has not left
+// Says: want code Internal: it is neither errNoTopic nor a status with the code Unavailable, and the client has not left
 package main
 
 import (

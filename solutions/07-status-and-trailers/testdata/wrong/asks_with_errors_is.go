@@ -1,7 +1,7 @@
 // Wrong: asks with errors.Is whether the client left: a status is never context.Canceled.
 //
 // Fails: TestAClientThatLeavesIsNoFailure
-// Says: which failed with a status, and Watch returned code Internal
+// Says: which failed with a status with its code, and Watch returned code Internal
 // Says: want Canceled or DeadlineExceeded
 package main
 

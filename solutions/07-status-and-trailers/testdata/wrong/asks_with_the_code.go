@@ -1,7 +1,7 @@
 // Wrong: asks with status.Code whether the client left: a context's own error has no code.
 //
 // Fails: TestAClientThatLeavesIsNoFailure
-// Says: which failed with a wrapped context error, and Watch returned code Internal
+// Says: which failed with its context's error, and Watch returned code Internal
 package main
 
 import (

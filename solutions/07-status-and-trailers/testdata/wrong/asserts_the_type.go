@@ -1,7 +1,7 @@
 // Wrong: looks for a status by a type assertion, which does not look into a wrapped error.
 //
 // Fails: TestWatchSaysThatItsUpstreamIsUnavailable
-// Says: Open failed with "read: rpc error: code = Unavailable desc = shard-9 drains", and Watch ended with code Internal
+// Says: Open failed with "read: rpc error: code = Unavailable desc = no such topic on shard-9", and Watch ended with code Internal
 package main
 
 import (

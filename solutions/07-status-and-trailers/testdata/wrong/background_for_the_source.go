@@ -1,7 +1,7 @@
 // Wrong: reads the source with Background: it waits on when the client is gone.
 //
 // Fails: TestAClientThatLeavesIsNoFailure
-// Says: the client cancelled while Next waited, and a second later Watch still runs
+// Says: the client cancelled while Next waited, and a second later Watch still runs, and the source was not told: it did not get the stream's context
 // Says: blocked in Next at answer.go:
 package main
 

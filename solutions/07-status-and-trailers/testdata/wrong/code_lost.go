@@ -1,7 +1,7 @@
 // Wrong: wraps the error with %v, and the code is gone.
 //
 // Fails: TestTheClientReturnsNoCursorWithoutOne
-// Says: code NotFound without a trailer, and watch returned code Unknown
+// Says: code NotFound with no trailer, and watch returned code Unknown
 // Says: want NotFound
 package main
 

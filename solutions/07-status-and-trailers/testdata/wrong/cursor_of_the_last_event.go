@@ -1,7 +1,7 @@
 // Wrong: returns the id of the last event, whatever the server says.
 //
 // Fails: TestTheClientReturnsTheCursorOfTheTrailer
-// Says: and watch returned the cursor "3", want "4711"
+// Says: and watch returned the cursor "8998", want "4711"
 package main
 
 import (

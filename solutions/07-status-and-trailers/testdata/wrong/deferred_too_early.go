@@ -1,7 +1,7 @@
 // Wrong: defers SetTrailer itself, whose argument is what last was at that time.
 //
 // Fails: TestWatchTellsTheLastCursorWithEveryStatus
-// Says: the topic is complete after 3 events, and in the trailer of Watch last-cursor has the values [""], want ["3"]
+// Says: the topic is complete after 3 events, and in the trailer of Watch last-cursor has the values [""], want ["8998"]
 package main
 
 import (

@@ -1,7 +1,7 @@
 // Wrong: keeps the last cursor in the server, which all streams share.
 //
 // Fails: TestEachStreamHasItsOwnCursor
-// Says: two clients read a topic of 3 events, one 50ms after the other, and in the trailer of Watch last-cursor has the values ["1"], want ["3"]
+// Says: two clients read a topic of 3 events, one 50ms after the other, and in the trailer of Watch last-cursor has the values ["9000"], want ["8998"]
 package main
 
 import (

@@ -1,7 +1,7 @@
 // Wrong: returns io.EOF, as an io.Reader would: the good end becomes a failure.
 //
 // Fails: TestWatchSendsTheEventsAndEndsWell
-// Says: the topic is complete after 3 events, and Watch ended with code Unknown (EOF), want code OK
+// Says: the topic is complete after 3 events, which Next says by "EOF", and Watch ended with code Unknown (EOF), want code OK
 package main
 
 import (

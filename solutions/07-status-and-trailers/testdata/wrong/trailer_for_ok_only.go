@@ -1,7 +1,7 @@
 // Wrong: sets the trailer at the good end only, where the client needs it least.
 //
 // Fails: TestWatchTellsTheLastCursorWithEveryStatus
-// Says: the topic is deleted after 3 events, and in the trailer of Watch last-cursor has the values [], want ["3"]
+// Says: the topic is deleted after 3 events, and in the trailer of Watch last-cursor has the values [], want ["8998"]
 package main
 
 import (

@@ -1,7 +1,7 @@
 // Wrong: sets the trailer with each event: SetTrailer adds, and the client takes the first value.
 //
 // Fails: TestWatchTellsTheLastCursorWithEveryStatus
-// Says: in the trailer of Watch last-cursor has the values ["1" "2" "3"], want ["3"]
+// Says: in the trailer of Watch last-cursor has the values ["9000" "8999" "8998"], want ["8998"]
 package main
 
 import (

@@ -1,7 +1,8 @@
-// Wrong: names the errors of Next and returns those of Open as they are.
+// Wrong: asks the error first and the client last: an upstream that is cancelled with it may say Unavailable.
 //
-// Fails: TestWatchSaysThatThereIsNoTopic
-// Says: Open failed with "no such topic", and Watch ended with code Unknown
+// Fails: TestAClientThatLeavesIsNoFailure
+// Says: which failed with Unavailable, and Watch returned code Unavailable
+// Says: want Canceled or DeadlineExceeded
 package main
 
 import (
@@ -30,7 +31,7 @@ func (s *server) Watch(req *feedv1.WatchRequest, stream grpc.ServerStreamingServ
 	ctx := stream.Context()
 	reader, err := s.source.Open(ctx, req.GetTopic())
 	if err != nil {
-		return err
+		return name(ctx, err)
 	}
 	// Headers leave with the first event, if nothing sends them earlier.
 	if err := stream.SendHeader(metadata.Pairs("watching", "yes")); err != nil {
@@ -62,12 +63,12 @@ func name(ctx context.Context, err error) error {
 	switch {
 	case errors.Is(err, errNoTopic):
 		return status.Error(codes.NotFound, errNoTopic.Error())
+	case status.Code(err) == codes.Unavailable:
+		return status.Error(codes.Unavailable, "the feed cannot be reached")
 	case ctx.Err() != nil:
 		// Asked of the context, because the error may be the context's own,
 		// or a status, or the source's, which has a time limit of its own.
 		return status.FromContextError(ctx.Err()).Err()
-	case status.Code(err) == codes.Unavailable:
-		return status.Error(codes.Unavailable, "the feed cannot be reached")
 	}
 	return status.Error(codes.Internal, "the feed failed")
 }

@@ -1,13 +1,14 @@
-// Wrong: says in the trailer what the client waits for in the header.
+// Wrong: gives Open ten seconds, by a context that the reader lives on.
 //
 // Fails: TestWatchSendsItsHeaderBeforeTheFirstEvent
-// Says: and the client gets the header watching [], want ["yes"]
+// Says: Watch still reads, and the context that it gave to Open has ended, and with it the reader
 package main
 
 import (
 	"context"
 	"errors"
 	"io"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -28,15 +29,16 @@ type server struct {
 // the client has come.
 func (s *server) Watch(req *feedv1.WatchRequest, stream grpc.ServerStreamingServer[feedv1.Event]) error {
 	ctx := stream.Context()
-	reader, err := s.source.Open(ctx, req.GetTopic())
+	limit, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	reader, err := s.source.Open(limit, req.GetTopic())
 	if err != nil {
 		return name(ctx, err)
 	}
 	// Headers leave with the first event, if nothing sends them earlier.
-	if err := stream.SendHeader(nil); err != nil {
+	if err := stream.SendHeader(metadata.Pairs("watching", "yes")); err != nil {
 		return err
 	}
-	stream.SetTrailer(metadata.Pairs("watching", "yes"))
 	// Once, because SetTrailer adds values; deferred, because a failure has a
 	// trailer too; in a function, because last is not known yet.
 	last := ""
