@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"regexp"
 	"runtime"
 	"slices"
 	"strings"
@@ -102,27 +101,11 @@ func (c census) String() string {
 	return strings.Join(all, ", ")
 }
 
-// goleakSays is goleak's report without what differs from run to run and from
-// machine to machine: numbers of goroutines, folders, offsets.
+// goleakSays is goleak's report as a recording has it. The channel goes idle
+// after half an hour, which renews its serializers.
 func goleakSays(baseline goleak.Option) string {
-	err := goleak.Find(baseline, // the channel goes idle after half an hour, which renews these
-		goleak.IgnoreAnyFunction("google.golang.org/grpc/internal/grpcsync.(*CallbackSerializer).run"))
-	if err == nil {
-		return ""
-	}
-	text := err.Error()
-	for _, r := range [][2]string{
-		{`found unexpected goroutines:\n`, ""},
-		{`(?m)^[ \[]+Goroutine`, "Goroutine"},
-		{`(?m)^\]$`, ""},
-		{`(Goroutine|goroutine) \d+`, "$1 7"},
-		{` \(durable\), synctest bubble \d+`, ""},
-		{`example\.com/mygrpc/chapters/12-stuck-receiver`, "main"},
-		{`(?m)^\t\S+/(\S+:\d+) \+0x\w+$`, "    $1"},
-	} {
-		text = regexp.MustCompile(r[0]).ReplaceAllString(text, r[1])
-	}
-	return text
+	const serializer = "google.golang.org/grpc/internal/grpcsync.(*CallbackSerializer).run"
+	return strings.Join(lab.Goleak(baseline, goleak.IgnoreAnyFunction(serializer)), "\n") + "\n"
 }
 
 // The recording that the README shows, with what goleak finds a day later.
