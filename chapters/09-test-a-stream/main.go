@@ -128,8 +128,10 @@ func (s *streams) left() error {
 func transport() []goleak.Option {
 	var ignore []goleak.Option
 	for _, function := range []string{
-		".(*Server).Serve",                     // accepts connections
-		".(*addrConn).resetTransportAndUnlock", // waits before it connects again
+		".(*Server).Serve",                         // accepts connections
+		".(*Server).handleRawConn",                 // shakes hands
+		"/internal/transport.NewHTTP2Client.func4", // the client's side of that
+		".(*addrConn).resetTransportAndUnlock",     // connects, and waits before it connects again
 		"/internal/grpcsync.(*CallbackSerializer).run",
 		"/internal/transport.(*http2Client).reader",
 		"/internal/transport.(*http2Client).keepalive", // with grpc.WithKeepaliveParams

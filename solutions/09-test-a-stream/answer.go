@@ -29,8 +29,8 @@ func leaks(lis listener, svc feedv1.FeedServiceServer, use func(feedv1.FeedServi
 		return fmt.Errorf("client: %w", err)
 	}
 	use(feedv1.NewFeedServiceClient(conn))
-	// Close would end every stream, and with it what waits for one, so this
-	// is the time to look. Find itself waits 0.43 s for what is ending.
+	// Close would end every stream, what waits for one, and what goes on until
+	// a call fails: so look now. Find itself waits 0.43 s for what is ending.
 	open := goleak.Find(append(transport(), before)...)
 	// Stop, since GracefulStop would wait for a stream that use has left.
 	conn.Close()

@@ -54,6 +54,16 @@ func (n *network) cut(down bool) {
 	n.ends = nil
 }
 
+// open reports whether a connection is neither cut nor closed.
+func (n *network) open() bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return slices.ContainsFunc(n.ends, func(end net.Conn) bool {
+		_, err := end.Write([]byte{0})
+		return err == nil
+	})
+}
+
 // A client does what leaks has to judge.
 type client struct {
 	*lab.Lab
@@ -89,7 +99,9 @@ func judge(t *testing.T, what, left string, do func(*client)) {
 			})
 		})
 		returned, ok := done.Load().(time.Time)
-		switch took := time.Since(returned); {
+		took := time.Since(returned)
+		time.Sleep(time.Second) // for what is closing
+		switch {
 		case used.Load() != 1:
 			l.Errorf("leaks called use %d times, want once", used.Load())
 		case !ok:
@@ -100,6 +112,8 @@ func judge(t *testing.T, what, left string, do func(*client)) {
 			l.Errorf("leaks returned an error, want nil, for a client that %s: nothing was left but what keeps the connection going. It said:\n%s", what, brief(found))
 		case took > time.Minute:
 			l.Errorf("leaks returned %v after use had, want at most a minute", took.Round(time.Second))
+		case c.net.open():
+			l.Errorf("leaks returned and its connection was still open, for a client that %s. What leaks has opened it closes, whatever it returns", what)
 		}
 	}, lab.Lasts(3*time.Hour))
 }
@@ -298,6 +312,19 @@ func TestAGoroutineOfTheClientIsALeak(t *testing.T) {
 	judge(t, "leaves a goroutine that waits in Recv", "the goroutine was still there, and its stream", func(c *client) {
 		go c.watch(context.Background(), "alerts", 2)
 		time.Sleep(time.Second)
+	})
+	// Close ends this one, and between two calls no RPC is open.
+	judge(t, "leaves a goroutine that calls Publish again and again", "the goroutine went on until the connection was closed", func(c *client) {
+		go func() {
+			for err := error(nil); err == nil; {
+				_, err = c.feed.Publish(context.Background(), &feedv1.PublishRequest{})
+				select {
+				case <-c.end:
+					return
+				case <-time.After(77 * time.Millisecond):
+				}
+			}
+		}()
 	})
 }
 

@@ -1,5 +1,8 @@
-// Right: counts the streams, and looks for goroutines when all is closed. What Close ends beside
-// the connection itself is a stream, or waits for one.
+// Wrong: counts the streams, and looks for goroutines only when all is closed: as if whatever
+// Close ends were a stream, or waited for one.
+//
+// Fails: TestAGoroutineOfTheClientIsALeak
+// Says: leaks returned nil, want an error, for a client that leaves a goroutine that calls Publish again and again
 package main
 
 import (
