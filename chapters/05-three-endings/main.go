@@ -64,7 +64,7 @@ func follow(ctx context.Context, stream chatClient) error {
 		case errors.Is(err, io.EOF):
 			return nil // the server returned nil
 		case err != nil && endedBy(ctx, err):
-			return nil // somebody on this side wanted that
+			return nil // ctx ended: somebody on this side wanted that
 		case err != nil:
 			return err
 		}
@@ -73,6 +73,7 @@ func follow(ctx context.Context, stream chatClient) error {
 
 // endedBy reports whether ctx ended the stream. The code alone does not tell,
 // a server can send it too; nor ctx alone, it can end when the stream is over.
+// Ask at once: if the server sent Canceled and you cancel later, the two agree.
 func endedBy(ctx context.Context, err error) bool {
 	deadline, ok := ctx.Deadline()
 	switch status.Code(err) {
@@ -116,9 +117,11 @@ func listen(stream chatServer, alarm func(error)) error {
 	}
 }
 
-// gone reports whether err says that the stream is lost. Why it is, no handler
-// learns: a cancel, a deadline, a dead network and a stopped server share
-// their codes. Unavailable comes from Send alone.
+// gone reports whether err, of Recv or Send, says that the stream is lost. Why
+// it is, no handler learns: a cancel, a deadline, a connection that broke and a
+// stopped server share their codes. Unavailable is what Send says of a lost
+// connection. An error of another call can have these codes too: gone is not
+// for those.
 func gone(err error) bool {
 	code := status.Code(err)
 	return code == codes.Canceled || code == codes.DeadlineExceeded || code == codes.Unavailable
@@ -165,6 +168,9 @@ func run(ctx context.Context, w io.Writer, pace time.Duration) error {
 	say := func(format string, args ...any) { say(ctx, w, pace, format, args...) }
 	say("Seven streams, seven endings. Who raises an alarm?")
 	for _, e := range endings() {
+		if ctx.Err() != nil {
+			break
+		}
 		client, handler, err := play(ctx, e)
 		if err != nil {
 			return err
@@ -200,7 +206,7 @@ func play(ctx context.Context, e ending) (client, handler string, err error) {
 	defer end()
 	timeout := time.Minute
 	if e.bring == nil {
-		timeout = 50 * time.Millisecond
+		timeout = 20 * time.Millisecond
 	}
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
@@ -217,7 +223,7 @@ func play(ctx context.Context, e ending) (client, handler string, err error) {
 	}
 	s.cancel, s.answer = cancel, func(err error) { answer <- err }
 	if e.bring != nil { // while both sides wait in Recv
-		defer time.AfterFunc(5*time.Millisecond, func() { e.bring(s) }).Stop()
+		defer time.AfterFunc(time.Millisecond, func() { e.bring(s) }).Stop()
 	}
 	alarm, alarmByError := bell(follow(ctx, stream)), bell(followByError(stream))
 	_, err = stream.Recv()

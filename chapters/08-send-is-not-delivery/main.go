@@ -77,8 +77,8 @@ func ingestCountingSends(
 	return sent, stream.CloseSend()
 }
 
-// ingestInLockStep waits for each ack before it sends the next event. It is
-// right, and every event costs it a round trip.
+// ingestInLockStep waits for each ack before it sends the next event. What it
+// returns is right, and every event costs it a round trip.
 func ingestInLockStep(
 	ctx context.Context, client feedv1.FeedServiceClient, events []*feedv1.Event,
 ) (acked []string, err error) {
@@ -89,19 +89,27 @@ func ingestInLockStep(
 		return nil, err
 	}
 	for _, ev := range events {
-		stream.Send(ev) // an error here comes again from Recv
+		stream.Send(ev) // if it fails, Recv tells why
 		ack, err := stream.Recv()
+		if errors.Is(err, io.EOF) {
+			return acked, errUnacked
+		}
 		if err != nil {
 			return acked, err
 		}
 		acked = append(acked, ack.GetId())
 	}
+	stream.CloseSend()
+	if _, err := stream.Recv(); !errors.Is(err, io.EOF) {
+		return acked, err
+	}
 	return acked, nil
 }
 
-// ingest sends all events without waiting, and returns the ids of those whose
-// acks arrived. Without an error these are all. With one, each of the others
-// may be stored or not: send them again, under the same ids.
+// ingest sends all events without waiting for acks, and returns the ids of
+// those whose acks arrived; the server sends one ack an event, in the order of
+// the events. Without an error these are all. With one, each of the others may
+// be stored or not: send them again, under the same ids.
 func ingest(
 	ctx context.Context, client feedv1.FeedServiceClient, events []*feedv1.Event,
 ) (acked []string, err error) {
@@ -205,7 +213,7 @@ func resend(ctx context.Context, events []*feedv1.Event, say func(string, ...any
 	dying := func(ctx context.Context, ev *feedv1.Event) error {
 		err := s.insert(ctx, ev)
 		if ev.GetId() == "100" {
-			time.Sleep(10 * time.Millisecond) // the acks so far reach the client
+			time.Sleep(10 * time.Millisecond) // time for the acks so far to arrive
 			go die()
 			<-ctx.Done()
 		}

@@ -56,14 +56,6 @@ func largeEvents(n int) []*feedv1.Event {
 	return events
 }
 
-func ids(events []*feedv1.Event) []string {
-	var all []string
-	for _, ev := range events {
-		all = append(all, ev.GetId())
-	}
-	return all
-}
-
 // open opens a stream that ends with the test.
 func open(l *lab.Lab, client feedv1.FeedServiceClient) (ingestClient, context.CancelFunc) {
 	l.Helper()
@@ -150,36 +142,34 @@ func TestSendReturnsNilForWhatNobodyReads(t *testing.T) {
 		{"1000 at once", numbered(1001, 2000), 0, 1000, 1000 * 19},
 		{"1000 of 1 KiB at once", largeEvents(1000), 0, 128, lab.Window},
 	} {
-		t.Run(tt.name, func(t *testing.T) {
-			lab.Run(t, func(l *lab.Lab) {
-				returned := make(chan time.Time, 1)
-				client, link := l.Connect(peer{ingest: func(stream ingestServer) error {
-					defer func() { returned <- time.Now() }()
-					return readOne(stream)
-				}})
-				stream, cancel := open(l, client)
-				defer cancel()
-				start, nils, late := time.Now(), 0, 0
-				var err error
-				for _, ev := range tt.events {
-					if err = stream.Send(ev); err != nil {
-						break
-					}
-					nils++
-					late += len(returned)
-					time.Sleep(tt.takes)
+		lab.Run(t, func(l *lab.Lab) {
+			returned := make(chan time.Time, 1)
+			client, link := l.Connect(peer{ingest: func(stream ingestServer) error {
+				defer func() { returned <- time.Now() }()
+				return readOne(stream)
+			}})
+			stream, cancel := open(l, client)
+			defer cancel()
+			start, nils, late := time.Now(), 0, 0
+			var err error
+			for _, ev := range tt.events {
+				if err = stream.Send(ev); err != nil {
+					break
 				}
-				_, status := stream.Recv()
-				if bytes := sent(link, lab.Client); nils != tt.sends || status != io.EOF || bytes != tt.wire {
-					l.Errorf("%d Sends returned nil, the stream ended with %v, %d B left, want %d, EOF and %d",
-						nils, status, bytes, tt.sends, tt.wire)
-				}
-				if tt.takes > 0 && late != 5 {
-					l.Errorf("%d Sends returned nil after the handler had returned, want 5", late)
-				}
-				l.Logf("1 event read, %d Sends returned nil, %d of them after the handler's return at %v (then %v); %d B left; status OK",
-					nils, late, (<-returned).Sub(start), err, sent(link, lab.Client))
-			})
+				nils++
+				late += len(returned)
+				time.Sleep(tt.takes)
+			}
+			_, status := stream.Recv()
+			if bytes := sent(link, lab.Client); nils != tt.sends || status != io.EOF || bytes != tt.wire {
+				l.Errorf("%s: %d Sends returned nil, the stream ended with %v, %d B left, want %d, EOF and %d",
+					tt.name, nils, status, bytes, tt.sends, tt.wire)
+			}
+			if tt.takes > 0 && late != 5 {
+				l.Errorf("%d Sends returned nil after the handler had returned, want 5", late)
+			}
+			l.Logf("%s: 1 event read, %d Sends returned nil, %d of them after the handler's return at %v (then %v); %d B left; status OK",
+				tt.name, nils, late, (<-returned).Sub(start), err, sent(link, lab.Client))
 		})
 	}
 }
@@ -238,32 +228,30 @@ func TestTheServersSendReturnsNilToo(t *testing.T) {
 		{"small", &feedv1.Ack{Id: "1234"}, 1000, true},
 		{"1 KiB", &feedv1.Ack{Id: strings.Repeat("x", 1024)}, 128, false},
 	} {
-		t.Run(tt.name, func(t *testing.T) {
-			lab.Run(t, func(l *lab.Lab) {
-				var nils atomic.Int32
-				returned := make(chan error, 1)
-				client, _ := l.Connect(peer{ingest: func(stream ingestServer) (err error) {
-					defer func() { returned <- err }()
-					for range 1000 {
-						if err := stream.Send(tt.ack); err != nil {
-							return err
-						}
-						nils.Add(1)
+		lab.Run(t, func(l *lab.Lab) {
+			var nils atomic.Int32
+			returned := make(chan error, 1)
+			client, _ := l.Connect(peer{ingest: func(stream ingestServer) (err error) {
+				defer func() { returned <- err }()
+				for range 1000 {
+					if err := stream.Send(tt.ack); err != nil {
+						return err
 					}
-					return nil
-				}})
-				_, cancel := open(l, client)
-				time.Sleep(time.Hour) // without one Recv
-				if int(nils.Load()) != tt.sends || len(returned) == 1 != tt.done {
-					l.Errorf("%d Sends returned nil, the handler returned: %v, want %d and %v", nils.Load(), len(returned) == 1, tt.sends, tt.done)
+					nils.Add(1)
 				}
-				l.Logf("%d of the server's Sends returned nil; Recv was never called; the handler returned: %v", nils.Load(), len(returned) == 1)
-				cancel()
-				if err := <-returned; tt.done != (err == nil) {
-					l.Errorf("the handler returned %v", err)
-				}
-			}, lab.Lasts(2*time.Hour))
-		})
+				return nil
+			}})
+			_, cancel := open(l, client)
+			time.Sleep(time.Hour) // without one Recv
+			if int(nils.Load()) != tt.sends || len(returned) == 1 != tt.done {
+				l.Errorf("%s: %d Sends returned nil, the handler returned: %v, want %d and %v", tt.name, nils.Load(), len(returned) == 1, tt.sends, tt.done)
+			}
+			l.Logf("%s: %d of the server's Sends returned nil; Recv was never called; the handler returned: %v", tt.name, nils.Load(), len(returned) == 1)
+			cancel()
+			if err := <-returned; tt.done != (err == nil) {
+				l.Errorf("%s: the handler returned %v", tt.name, err)
+			}
+		}, lab.Lasts(2*time.Hour))
 	}
 }
 
@@ -361,11 +349,13 @@ func TestOKIsNoAckForTheRest(t *testing.T) {
 			}
 			return stream.Send(&feedv1.Ack{Id: ev.GetId()}) // and OK: the shard moved, the quota is used up
 		}})
-		acked, err := ingest(l.Context(), client, numbered(1, 100))
-		if len(acked) != 1 || !errors.Is(err, errUnacked) || l.RPCs()[0].Err != nil {
-			l.Errorf("ingest returned %q, %v and the status was %v, want one ack, errUnacked and OK", acked, err, l.RPCs()[0].Err)
+		for _, f := range []func(context.Context, feedv1.FeedServiceClient, []*feedv1.Event) ([]string, error){ingest, ingestInLockStep} {
+			acked, err := f(l.Context(), client, numbered(1, 100))
+			if status := l.RPCs()[len(l.RPCs())-1].Err; len(acked) != 1 || !errors.Is(err, errUnacked) || status != nil {
+				l.Errorf("%q, %v and the status was %v, want one ack, errUnacked and OK", acked, err, status)
+			}
+			l.Logf("100 to send, 1 acknowledged, status OK; %v", err)
 		}
-		l.Logf("100 sent, 1 acknowledged, status OK; ingest: %v", err)
 	})
 }
 
@@ -509,8 +499,13 @@ func TestTheSameIdMakesItSafeToSendAgain(t *testing.T) {
 		first, _ := s.count()
 		again, errAgain := ingest(l.Context(), client, events[len(acked):])
 		stored, repeats := s.count()
-		if !slices.Equal(append(acked, again...), ids(events)) || status.Code(err) != codes.Unavailable || errAgain != nil {
-			l.Errorf("acks %q (%v), then %q (%v), want all, Unavailable first and no error then", acked, err, again, errAgain)
+		for i, id := range append(acked, again...) {
+			if id != events[i].GetId() {
+				l.Fatalf("acks %q, then %q, want those of all events in order", acked, again)
+			}
+		}
+		if len(acked)+len(again) != len(events) || status.Code(err) != codes.Unavailable || errAgain != nil {
+			l.Errorf("%d acks (%v), then %d (%v), want %d in all, Unavailable first and no error then", len(acked), err, len(again), errAgain, len(events))
 		}
 		if first != 45 || len(acked) != 39 || stored != 100 || repeats != 6 {
 			l.Errorf("%d stored and %d acks, then %d stored and %d twice, want 45 and 39, 100 and 6", first, len(acked), stored, repeats)
@@ -542,68 +537,64 @@ func TestAcksThatHaveArrivedSurviveTheEnd(t *testing.T) {
 		"cancel": codes.Canceled, "deadline": codes.DeadlineExceeded, "cut": codes.Unavailable,
 		"server stopped": codes.Unavailable, "connection closed": codes.Canceled,
 	} {
-		t.Run(name, func(t *testing.T) {
-			lab.Run(t, func(l *lab.Lab) {
-				link := l.NewLink()
-				srv := link.Serve(into(&store{}, 0))
-				conn := link.Dial()
-				ctx, cancel := context.WithTimeout(l.Context(), 2*time.Second)
-				defer cancel()
-				stream, err := feedv1.NewFeedServiceClient(conn).Ingest(ctx)
-				if err != nil {
-					l.Fatal(err)
+		lab.Run(t, func(l *lab.Lab) {
+			link := l.NewLink()
+			srv := link.Serve(into(&store{}, 0))
+			conn := link.Dial()
+			ctx, cancel := context.WithTimeout(l.Context(), 2*time.Second)
+			defer cancel()
+			stream, err := feedv1.NewFeedServiceClient(conn).Ingest(ctx)
+			if err != nil {
+				l.Fatal(err)
+			}
+			for _, ev := range numbered(1, 100) {
+				stream.Send(ev)
+			}
+			time.Sleep(time.Second) // all acks are here, and none is read
+			switch name {
+			case "cancel":
+				cancel()
+			case "cut":
+				link.Cut()
+			case "server stopped":
+				srv.Stop()
+			case "connection closed":
+				conn.Close()
+			}
+			time.Sleep(2 * time.Second)
+			acks := 0
+			for {
+				if _, err = stream.Recv(); err != nil {
+					break
 				}
-				for _, ev := range numbered(1, 100) {
-					stream.Send(ev)
-				}
-				time.Sleep(time.Second) // all acks are here, and none is read
-				switch name {
-				case "cancel":
-					cancel()
-				case "cut":
-					link.Cut()
-				case "server stopped":
-					srv.Stop()
-				case "connection closed":
-					conn.Close()
-				}
-				time.Sleep(2 * time.Second)
-				acks := 0
-				for {
-					if _, err = stream.Recv(); err != nil {
-						break
-					}
-					acks++
-				}
-				if acks != 100 || status.Code(err) != want {
-					l.Errorf("Recv returned %d acks and then %v, want 100 and %v", acks, err, want)
-				}
-				l.Logf("seconds after the end Recv returns %d acks, and then %v", acks, err)
-			})
+				acks++
+			}
+			if acks != 100 || status.Code(err) != want {
+				l.Errorf("%s: Recv returned %d acks and then %v, want 100 and %v", name, acks, err, want)
+			}
+			l.Logf("%s: seconds after the end Recv returns %d acks, and then %v", name, acks, err)
 		})
 	}
 }
 
 func TestPipeliningPaysTheRoundTripOnce(t *testing.T) {
-	const events, takes = 1000, time.Millisecond
-	for _, rtt := range []time.Duration{0, 20 * time.Millisecond, 100 * time.Millisecond} {
-		took := map[string]time.Duration{}
-		for name, f := range map[string]func(context.Context, feedv1.FeedServiceClient, []*feedv1.Event) ([]string, error){
-			"pipelined": ingest, "lock-step": ingestInLockStep,
-		} {
-			lab.Run(t, func(l *lab.Lab) {
-				var s store
-				client, _ := l.Connect(into(&s, takes), lab.WithLatency(rtt/2))
-				start := time.Now()
-				acked, err := f(l.Context(), client, numbered(1, events))
-				if took[name] = time.Since(start); len(acked) != events || err != nil {
-					l.Errorf("%s: %d acks, %v", name, len(acked), err)
-				}
-			})
-		}
-		if took["pipelined"] != events*takes+rtt || took["lock-step"] != events*(takes+rtt) {
-			t.Errorf("round trip %v: %v, want %v and %v", rtt, took, events*takes+rtt, events*(takes+rtt))
-		}
-		t.Logf("%d events at a round trip of %v: %v in lock-step, %v pipelined", events, rtt, took["lock-step"], took["pipelined"])
+	const events, takes, rtt = 1000, time.Millisecond, 100 * time.Millisecond
+	took := map[string]time.Duration{}
+	for name, f := range map[string]func(context.Context, feedv1.FeedServiceClient, []*feedv1.Event) ([]string, error){
+		"pipelined": ingest, "lock-step": ingestInLockStep,
+	} {
+		lab.Run(t, func(l *lab.Lab) {
+			var s store
+			client, _ := l.Connect(into(&s, takes), lab.WithLatency(rtt/2))
+			start := time.Now()
+			acked, err := f(l.Context(), client, numbered(1, events))
+			if took[name] = time.Since(start); len(acked) != events || err != nil {
+				l.Errorf("%s: %d acks, %v", name, len(acked), err)
+			}
+		})
 	}
+	if took["pipelined"] != events*takes+rtt || took["lock-step"] != events*(takes+rtt)+rtt {
+		t.Errorf("round trip %v: %v, want %v and %v", rtt, took, events*takes+rtt, events*(takes+rtt)+rtt)
+	}
+	t.Logf("%d events at a round trip of %v: %v in lock-step, %v pipelined", events, rtt, took["lock-step"], took["pipelined"])
 }

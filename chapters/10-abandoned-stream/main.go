@@ -16,12 +16,12 @@ import (
 	"net"
 	"os"
 	"os/signal"
+	"slices"
 	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
-	"google.golang.org/grpc/stats"
 	"google.golang.org/grpc/status"
 
 	feedv1 "example.com/mygrpc/gen/feed/v1"
@@ -167,22 +167,21 @@ func recv(stream watchClient, n int) (taken []*feedv1.Event, err error) {
 	return taken, nil
 }
 
-// streams counts a client's streams: gRPC tells it when each one begins, and
-// when it is released. It is what a metric of your own would hang on.
+// streams counts a client's streams that have not been released, as a metric of
+// your own would. A stats.Handler would count attempts: a stream whose opening
+// is retried has several, and grpc-go v1.85.0 may never end one.
 type streams struct{ open atomic.Int32 }
 
-func (s *streams) HandleRPC(_ context.Context, what stats.RPCStats) {
-	switch what.(type) {
-	case *stats.Begin:
-		s.open.Add(1)
-	case *stats.End:
-		s.open.Add(-1)
-	}
+// count is an interceptor. gRPC calls what OnFinish (experimental) is given
+// once for each stream: when it is released, or when it could not be opened.
+func (s *streams) count(
+	ctx context.Context, desc *grpc.StreamDesc, conn *grpc.ClientConn, method string,
+	open grpc.Streamer, opts ...grpc.CallOption,
+) (grpc.ClientStream, error) {
+	s.open.Add(1)
+	end := grpc.OnFinish(func(error) { s.open.Add(-1) })
+	return open(ctx, desc, conn, method, append(slices.Clone(opts), end)...)
 }
-
-func (*streams) TagRPC(ctx context.Context, _ *stats.RPCTagInfo) context.Context   { return ctx }
-func (*streams) TagConn(ctx context.Context, _ *stats.ConnTagInfo) context.Context { return ctx }
-func (*streams) HandleConn(context.Context, stats.ConnStats)                       {}
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
@@ -250,7 +249,7 @@ func serve(s *server, open *streams) (feedv1.FeedServiceClient, func(), error) {
 	feedv1.RegisterFeedServiceServer(srv, s)
 	go srv.Serve(lis) // returns when srv is stopped
 
-	conn, err := grpc.NewClient(lis.Addr().String(), grpc.WithStatsHandler(open),
+	conn, err := grpc.NewClient(lis.Addr().String(), grpc.WithStreamInterceptor(open.count),
 		grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
 		srv.Stop()

@@ -120,12 +120,13 @@ func TestAReturnLeavesTheStreamAndACancelDoesNot(t *testing.T) {
 		{"take all events and the EOF", takeAndReturn, "deploys", 4, 0, 0},
 		{"take one event, cancel", take, "alerts", 1, 0, 0},
 		{"take all events, cancel", take, "deploys", 3, 0, 0},
+		{"open with an ended context", openTooLate, "alerts", 1, 0, 0},
 	} {
 		lab.Run(t, func(l *lab.Lab) {
 			s, begun := &server{every: time.Minute}, &streams{}
 			link := l.NewLink()
 			link.Serve(s)
-			client := feedv1.NewFeedServiceClient(link.Dial(grpc.WithStatsHandler(begun)))
+			client := feedv1.NewFeedServiceClient(link.Dial(grpc.WithStreamInterceptor(begun.count)))
 			ctx, cancel := context.WithCancel(context.Background())
 			defer cancel()
 			if taken, err := tt.take(ctx, client, tt.topic, tt.n); err != nil && err != io.EOF {
@@ -139,6 +140,16 @@ func TestAReturnLeavesTheStreamAndACancelDoesNot(t *testing.T) {
 			l.Logf("%-28s: an hour later the client has %d stream, the server %d handler", tt.what, left, handlers)
 		}, lab.Lasts(2*time.Hour))
 	}
+}
+
+// openTooLate opens no stream: what counts streams must not keep one for it.
+func openTooLate(ctx context.Context, client feedv1.FeedServiceClient, topic string, _ int) ([]*feedv1.Event, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	cancel()
+	if _, err := client.Watch(ctx, &feedv1.WatchRequest{Topic: topic}); status.Code(err) != codes.Canceled {
+		return nil, fmt.Errorf("Watch returned %v, want Canceled", err)
+	}
+	return nil, nil
 }
 
 // The four releases that NewStream documents (stream.go), while the server's

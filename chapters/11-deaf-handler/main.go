@@ -61,8 +61,7 @@ func (s *server) watchIgnoringContext(req *feedv1.WatchRequest, stream watchServ
 	return nil
 }
 
-// watchAskingBetween asks its context, but not while it waits. It differs from
-// the one above by a Send.
+// watchAskingBetween asks its context before each wait. What lasts is the wait.
 func (s *server) watchAskingBetween(req *feedv1.WatchRequest, stream watchServer) error {
 	sub := s.broker.subscribe(req.GetTopic())
 	defer sub.close()
@@ -76,33 +75,6 @@ func (s *server) watchAskingBetween(req *feedv1.WatchRequest, stream watchServer
 		}
 	}
 	return stream.Context().Err()
-}
-
-// poll is how often watchPolling asks.
-const poll = time.Second
-
-// watchPolling asks its context each second, also on behalf of a client that
-// stays: it is late by up to a second and never asleep.
-func (s *server) watchPolling(req *feedv1.WatchRequest, stream watchServer) error {
-	sub := s.broker.subscribe(req.GetTopic())
-	defer sub.close()
-	tick := time.NewTicker(poll)
-	defer tick.Stop()
-	for {
-		select {
-		case ev, ok := <-sub.events:
-			if !ok {
-				return nil
-			}
-			if err := stream.Send(ev); err != nil {
-				return err
-			}
-		case <-tick.C:
-			if err := stream.Context().Err(); err != nil {
-				return err
-			}
-		}
-	}
 }
 
 // watch waits for its source and for its context at once.
@@ -124,7 +96,8 @@ func (s *server) watch(req *feedv1.WatchRequest, stream watchServer) error {
 	}
 }
 
-// watchBoth has two sources. One select waits for all there is to wait for.
+// watchBoth has two sources. One select waits for all there is to wait for. The
+// first topic that ends ends it.
 func (s *server) watchBoth(req *feedv1.WatchRequest, stream watchServer) error {
 	own, all := s.broker.subscribe(req.GetTopic()), s.broker.subscribe("all")
 	defer own.close()
@@ -209,7 +182,8 @@ func (s *subscription) next() (ev *feedv1.Event, ok bool) {
 	return ev, ok
 }
 
-// publish returns when each subscription has taken the event or was closed.
+// publish returns when each subscription has taken the event or was closed. So
+// the slowest client sets the pace of its topic (chapter 23).
 func (b *broker) publish(ev *feedv1.Event) {
 	b.mu.Lock()
 	subs := maps.Clone(b.subs)

@@ -90,9 +90,9 @@ type ending struct {
 	late time.Duration // until the server knows
 }
 
-// deadline is what a client enters with. gRPC rounds it up to a microsecond,
-// so the client's RST_STREAM comes before the server's own timer, as it does
-// over TCP; at a whole microsecond both would come at one instant.
+// deadline is what a client enters with. gRPC rounds it up to a microsecond, so
+// the client's RST_STREAM comes 1 ns before the server's own timer. With a
+// whole microsecond both would come at one instant; over TCP either may be first.
 const deadline = time.Second - time.Nanosecond
 
 // endings happen to a client after half a second.
@@ -100,6 +100,10 @@ func endings() []ending {
 	return []ending{
 		{"cancel", func(_ *scene, cancel func()) { cancel() }, lab.Latency},
 		{"deadline", func(*scene, func()) { time.Sleep(deadline - 500*time.Millisecond) }, lab.Latency},
+		{"deadline in a black hole", func(sc *scene, _ func()) {
+			sc.link.Blackhole()
+			time.Sleep(deadline - 500*time.Millisecond)
+		}, lab.Latency + time.Nanosecond},
 		{"conn.Close", func(sc *scene, _ func()) { sc.conn.Close() }, lab.Latency},
 		{"cut", func(sc *scene, _ func()) { sc.link.Cut() }, 0},
 		{"srv.Stop", func(sc *scene, _ func()) { sc.grpc.Stop() }, 0},
@@ -188,13 +192,14 @@ func TestNoEndingOfTheStreamEndsADeafHandler(t *testing.T) {
 	}
 }
 
+// listening are the handlers that hear their context.
+var listening = []struct {
+	name   string
+	handle handler
+}{{"watch", (*server).watch}, {"watchBoth", (*server).watchBoth}, {"watchNext", (*server).watchNext}}
+
 func TestAListeningHandlerEndsWithItsStream(t *testing.T) {
-	for _, way := range []struct {
-		name   string
-		handle handler
-	}{
-		{"watch", (*server).watch}, {"watchBoth", (*server).watchBoth}, {"watchNext", (*server).watchNext},
-	} {
+	for _, way := range listening {
 		for _, e := range endings() {
 			lab.Run(t, func(l *lab.Lab) {
 				sc := newScene(l, way.handle)
@@ -343,19 +348,22 @@ func TestADeafHandlerEndsAtItsNextEvent(t *testing.T) {
 }
 
 // After 30 minutes without an RPC the client's channel goes idle and closes its
-// connection (clientconn.go, enterIdleMode; dialoptions.go, idleTimeout).
-func TestSendSaysCanceledOrUnavailable(t *testing.T) {
+// connection (clientconn.go, enterIdleMode; dialoptions.go, idleTimeout). For a
+// deadline the server has two timers, and either may be first: one cancels the
+// context and one the stream (http2_server.go, operateHeaders).
+func TestSendSaysCanceledDeadlineExceededOrUnavailable(t *testing.T) {
 	for _, tt := range []struct {
 		ending string
 		wait   time.Duration
-		want   codes.Code
+		want   []codes.Code
 	}{
-		{"cancel", 29 * time.Minute, codes.Canceled},
-		{"cancel", 31 * time.Minute, codes.Unavailable},
-		{"deadline", 29 * time.Minute, codes.Canceled},
-		{"conn.Close", time.Minute, codes.Unavailable},
-		{"cut", time.Minute, codes.Unavailable},
-		{"srv.Stop", time.Minute, codes.Unavailable},
+		{"cancel", 29 * time.Minute, []codes.Code{codes.Canceled}},
+		{"cancel", 31 * time.Minute, []codes.Code{codes.Unavailable}},
+		{"deadline", 29 * time.Minute, []codes.Code{codes.Canceled}},
+		{"deadline in a black hole", time.Minute, []codes.Code{codes.DeadlineExceeded, codes.Canceled}},
+		{"conn.Close", time.Minute, []codes.Code{codes.Unavailable}},
+		{"cut", time.Minute, []codes.Code{codes.Unavailable}},
+		{"srv.Stop", time.Minute, []codes.Code{codes.Unavailable}},
 	} {
 		lab.Run(t, func(l *lab.Lab) {
 			sc := newScene(l, (*server).watchIgnoringContext)
@@ -364,66 +372,11 @@ func TestSendSaysCanceledOrUnavailable(t *testing.T) {
 			time.Sleep(tt.wait)
 			sc.broker.publish(event(silent))
 			err := (<-sc.ends).err
-			if status.Code(err) != tt.want {
+			if !slices.Contains(tt.want, status.Code(err)) {
 				l.Errorf("%v after %s Send says %v, want %v", tt.wait, tt.ending, err, tt.want)
 			}
 			l.Logf("%v after %s: %v", tt.wait, tt.ending, err)
 		}, lab.Lasts(time.Hour))
-	}
-}
-
-// asked counts what a handler asks of its context.
-func asked(handle handler, n *atomic.Int32) handler {
-	return func(s *server, req *feedv1.WatchRequest, stream watchServer) error {
-		return handle(s, req, askedStream{stream, n})
-	}
-}
-
-type askedStream struct {
-	watchServer
-	n *atomic.Int32
-}
-
-func (s askedStream) Context() context.Context { s.n.Add(1); return s.watchServer.Context() }
-
-func TestPollingIsLateByUpToASecond(t *testing.T) {
-	var table []string
-	for _, after := range []time.Duration{2010, 2250, 2500, 2750, 2990} {
-		lab.Run(t, func(l *lab.Lab) {
-			sc := newScene(l, (*server).watchPolling)
-			ctx, cancel := context.WithCancel(l.Context())
-			start := time.Now() // a latency before the handler's ticker
-			sc.enter(ctx)
-			time.Sleep(time.Until(start.Add(after * time.Millisecond)))
-			cancel()
-			late := (<-sc.ends).at.Sub(start) - after*time.Millisecond - lab.Latency
-			if want := (3000 - after) * time.Millisecond; late != want {
-				l.Errorf("left after %v ms, and the handler ended %v later, want %v", int(after), late, want)
-			}
-			table = append(table, fmt.Sprintf("%d ms: %v", int(after), late))
-		})
-	}
-	t.Log("the cancel arrives after the handler has run for … and the handler ends … later: ", strings.Join(table, ", "))
-}
-
-func TestPollingWakesWhereASelectSleeps(t *testing.T) {
-	for _, way := range []struct {
-		name   string
-		handle handler
-		want   int
-	}{{"watchPolling", (*server).watchPolling, 3600}, {"watch", (*server).watch, 1}} {
-		lab.Run(t, func(l *lab.Lab) {
-			var n atomic.Int32
-			sc := newScene(l, asked(way.handle, &n))
-			ctx, cancel := context.WithCancel(l.Context())
-			sc.enter(ctx)
-			time.Sleep(time.Hour)
-			if got := int(n.Load()); got != way.want {
-				l.Errorf("%s asked for its context %d times in a silent hour, want %d", way.name, got, way.want)
-			}
-			l.Logf("%s: asked for its context %d times in a silent hour", way.name, n.Load())
-			cancel()
-		}, lab.Lasts(2*time.Hour))
 	}
 }
 
@@ -468,11 +421,9 @@ func TestClosingHidesNothing(t *testing.T) {
 }
 
 func TestGoleakFindsNothingOfAListeningHandler(t *testing.T) {
-	for name, handle := range map[string]handler{
-		"watch": (*server).watch, "watchBoth": (*server).watchBoth, "watchNext": (*server).watchNext,
-	} {
+	for _, way := range listening {
 		lab.Run(t, func(l *lab.Lab) {
-			sc := newScene(l, handle)
+			sc := newScene(l, way.handle)
 			before := goleak.IgnoreCurrent()
 			for range 200 {
 				ctx, cancel := context.WithCancel(l.Context())
@@ -481,10 +432,10 @@ func TestGoleakFindsNothingOfAListeningHandler(t *testing.T) {
 			}
 			time.Sleep(time.Second)
 			if says := goleakSays(before); says != "" {
-				l.Errorf("%s, connection open: goleak says\n%s", name, says)
+				l.Errorf("%s, connection open: goleak says\n%s", way.name, says)
 			}
 			sc.left("after 200 clients", 0)
-			l.Logf("%s, connection open, 200 clients have left: nothing", name)
+			l.Logf("%s, connection open, 200 clients have left: nothing", way.name)
 		})
 	}
 }

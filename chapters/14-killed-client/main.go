@@ -1,5 +1,5 @@
-// kill -9 gives a client no time to say anything. Its kernel closes the
-// connection, and that is how the server learns that every stream on it ends.
+// kill -9 gives a client no time to say anything. Its kernel lives on and closes
+// the connection, and so the server learns that every stream on it has ended.
 //
 // The program starts a client in a process of its own, kills it in the middle
 // of a chat, and reads the server's log: who joined and never left? It does so
@@ -29,14 +29,18 @@ import (
 
 type chatServer = grpc.BidiStreamingServer[feedv1.ChatMessage, feedv1.ChatMessage]
 
-// room is a feed with one chat room. Its log has a line for each handler that
-// begins and for each that ends, and its list has who is there.
+// room is a feed with one chat room. Its log has a line for each chat that
+// begins, which it does with the client's name, and one for each that ends. Its
+// list has who is there.
 type room struct {
 	feedv1.UnimplementedFeedServiceServer
 	chat   func(*room, string, chatServer) error
 	closed chan struct{} // closed when the room is
-	gone   chan struct{} // a value for each stream whose context has ended
-	ended  chan struct{} // a value for each handler that has returned
+
+	// For the story, which takes what comes here; a server does without, for it
+	// would be stuck when they are full.
+	gone  chan struct{} // a value for each chat whose context has ended
+	ended chan struct{} // a value for each chat whose handler has returned
 
 	mu     sync.Mutex
 	log    []string
@@ -51,7 +55,7 @@ func newRoom(chat func(*room, string, chatServer) error) *room {
 }
 
 // Chat reads the client's name, and writes the two lines without which a log
-// cannot show an orphan.
+// cannot show an orphan. A client that never says its name has no line.
 func (r *room) Chat(stream chatServer) error {
 	hello, err := stream.Recv()
 	if err != nil {
@@ -119,6 +123,8 @@ func (r *room) chatUntilTheEnd(name string, stream chatServer) error {
 	}
 }
 
+// join lists the name. Here each name has one stream; what becomes of the list
+// when one has two is the exercise.
 func (r *room) join(name string) (leave func()) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -136,7 +142,7 @@ func (r *room) note(line string) {
 	r.log = append(r.log, line)
 }
 
-// orphans reads the log: the names that begin and do not end.
+// orphans reads the log: the names that have begun and not ended.
 func (r *room) orphans() (names []string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -164,7 +170,8 @@ func (r *room) list() (names []string) {
 func says(text string) *feedv1.ChatMessage { return &feedv1.ChatMessage{From: "room", Text: text} }
 
 // victim is the client process: it chats with the server at addr under each
-// of the names, says so on standard output, and waits to be killed.
+// of the names, says so on standard output, and waits to be killed. When its
+// server is gone it ends by itself.
 func victim(addr string, names []string) error {
 	conn, err := grpc.NewClient(addr, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
@@ -192,13 +199,13 @@ func victim(addr string, names []string) error {
 const isVictim = "KILLED_CLIENT_ADDR"
 
 // startVictim starts this program again, as a client, and returns when it
-// chats.
+// chats. The caller waits for the process, which does not outlive ctx.
 func startVictim(ctx context.Context, addr string, names ...string) (*exec.Cmd, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, err
 	}
-	cmd := exec.CommandContext(ctx, self, names...) // which kills it, as Ctrl-C does here
+	cmd := exec.CommandContext(ctx, self, names...) // kills it when ctx ends
 	cmd.Env = append(os.Environ(), isVictim+"="+addr)
 	out, err := cmd.StdoutPipe()
 	if err != nil {
@@ -207,16 +214,20 @@ func startVictim(ctx context.Context, addr string, names ...string) (*exec.Cmd, 
 	if err := cmd.Start(); err != nil {
 		return nil, fmt.Errorf("start the client: %w", err)
 	}
-	if line, err := bufio.NewReader(out).ReadString('\n'); err != nil {
-		cmd.Wait()
-		return nil, fmt.Errorf("the client said %q: %w", line, err)
+	if line, _ := bufio.NewReader(out).ReadString('\n'); line != "chatting\n" {
+		cmd.Process.Kill()
+		return nil, fmt.Errorf("the client said %q instead of chatting: %v", line, cmd.Wait())
 	}
 	return cmd, nil
 }
 
 func main() {
 	if addr := os.Getenv(isVictim); addr != "" {
-		victim(addr, os.Args[1:])
+		signal.Ignore(os.Interrupt) // a terminal sends Ctrl-C here, too: the parent sees to it
+		if err := victim(addr, os.Args[1:]); err != nil {
+			fmt.Println(err) // to the parent, which reads it
+			os.Exit(1)
+		}
 		return
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
@@ -240,8 +251,8 @@ func run(ctx context.Context, w io.Writer, pace time.Duration) error {
 		say(ctx, w, pace, "kill -9 %s, whose handler %s:", handler.name, handler.what)
 		r := newRoom(handler.chat)
 		err := r.kill(ctx, handler.name, max(pace, 20*time.Millisecond), func(took time.Duration) {
-			say(ctx, w, pace, "  the server knew after %v", took.Round(100*time.Microsecond))
-			say(ctx, w, pace, "  never ended: %v, still listed: %v", r.orphans(), r.list())
+			say(ctx, w, pace, "  the server knew within %v", took.Round(100*time.Microsecond))
+			say(ctx, w, pace, "  begun and not ended: %v, listed: %v", r.orphans(), r.list())
 		})
 		if err != nil {
 			return err
@@ -251,7 +262,8 @@ func run(ctx context.Context, w io.Writer, pace time.Duration) error {
 }
 
 // kill serves the room, starts a client, kills it, and tells how long it took
-// until the server knew, and that with patience for the handler to end.
+// until the stream's context ended. Before it tells it gives the handler some
+// patience to end. It returns when ctx ends, whatever it waits for.
 func (r *room) kill(
 	ctx context.Context, name string, patience time.Duration, tell func(took time.Duration),
 ) error {
@@ -266,8 +278,12 @@ func (r *room) kill(
 	}
 	start := time.Now()
 	client.Process.Kill() // SIGKILL on Unix
-	client.Wait()         // its "signal: killed" is no news
-	<-r.gone
+	client.Wait()         // leaves no zombie; its "signal: killed" is no news
+	select {
+	case <-r.gone:
+	case <-ctx.Done():
+		return fmt.Errorf("the server does not know that the client is dead: %w", ctx.Err())
+	}
 	took := time.Since(start)
 	select {
 	case <-r.ended:

@@ -9,12 +9,12 @@ import (
 	"net"
 	"os"
 	"os/signal"
+	"slices"
 	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
-	"google.golang.org/grpc/stats"
 
 	feedv1 "example.com/mygrpc/gen/feed/v1"
 )
@@ -49,18 +49,13 @@ func (f *feed) Watch(req *feedv1.WatchRequest, stream grpc.ServerStreamingServer
 // streams counts the client's streams that have begun and not ended.
 type streams struct{ open atomic.Int32 }
 
-func (s *streams) HandleRPC(_ context.Context, what stats.RPCStats) {
-	switch what.(type) {
-	case *stats.Begin:
-		s.open.Add(1)
-	case *stats.End:
-		s.open.Add(-1)
-	}
+// count is an interceptor.
+func (s *streams) count(ctx context.Context, desc *grpc.StreamDesc, conn *grpc.ClientConn, method string,
+	open grpc.Streamer, opts ...grpc.CallOption) (grpc.ClientStream, error) {
+	s.open.Add(1)
+	end := grpc.OnFinish(func(error) { s.open.Add(-1) }) // also if open fails
+	return open(ctx, desc, conn, method, append(slices.Clone(opts), end)...)
 }
-
-func (*streams) TagRPC(ctx context.Context, _ *stats.RPCTagInfo) context.Context   { return ctx }
-func (*streams) TagConn(ctx context.Context, _ *stats.ConnTagInfo) context.Context { return ctx }
-func (*streams) HandleConn(context.Context, stats.ConnStats)                       {}
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
@@ -82,7 +77,7 @@ func run(ctx context.Context) error {
 	go srv.Serve(lis) // returns when srv is stopped
 	defer srv.Stop()
 
-	conn, err := grpc.NewClient(lis.Addr().String(), grpc.WithStatsHandler(begun),
+	conn, err := grpc.NewClient(lis.Addr().String(), grpc.WithStreamInterceptor(begun.count),
 		grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
 		return fmt.Errorf("client: %w", err)

@@ -19,7 +19,7 @@ import (
 func transport() []goleak.Option {
 	return []goleak.Option{
 		goleak.IgnoreAnyFunction("google.golang.org/grpc.(*Server).Serve"),
-		goleak.IgnoreAnyFunction("google.golang.org/grpc.(*Server).serverWorker"),  // with grpc.NumStreamWorkers
+		goleak.IgnoreTopFunction("google.golang.org/grpc.(*Server).serverWorker"),  // idle, with grpc.NumStreamWorkers; a handler may run on one
 		goleak.IgnoreAnyFunction("google.golang.org/grpc.(*Server).handleRawConn"), // while it shakes hands
 		goleak.IgnoreAnyFunction("google.golang.org/grpc/internal/grpcsync.(*CallbackSerializer).run"),
 		goleak.IgnoreAnyFunction("google.golang.org/grpc.(*addrConn).resetTransportAndUnlock"),     // between two tries

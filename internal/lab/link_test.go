@@ -308,6 +308,25 @@ func TestEveryIgnoredTransportGoroutineIsNeeded(t *testing.T) {
 	}
 }
 
+// A handler may run on a goroutine that otherwise belongs to the server.
+func TestADeafHandlerOnAWorkerIsALeak(t *testing.T) {
+	Run(t, func(l *Lab) {
+		release := make(chan bool)
+		link := l.NewLink()
+		link.Serve(service{chat: func(chatServer) error { <-release; return nil }}, grpc.NumStreamWorkers(2))
+		ctx, cancel := context.WithCancel(l.Context())
+		if _, err := feedv1.NewFeedServiceClient(link.Dial()).Chat(ctx); err != nil {
+			l.Fatal(err)
+		}
+		time.Sleep(time.Second)
+		cancel()
+		if leaks := strings.Join(l.Leaks(), "; "); !strings.Contains(leaks, "the server's Chat handler still runs") {
+			l.Errorf("the lab finds %q, want the handler", leaks)
+		}
+		close(release)
+	})
+}
+
 func TestACutEndsABlackHole(t *testing.T) {
 	Run(t, func(l *Lab) {
 		client, k := l.Connect(service{chat: echo})

@@ -63,14 +63,19 @@ func open(l *lab.Lab, with withContext, opts ...grpc.ServerOption) *stage {
 	return s
 }
 
-// recv returns what ended the client's stream, which waits in Recv while end
-// runs.
-func (s *stage) recv(end func()) error {
+// during returns what ended wait, which waits while end runs.
+func during(wait func() error, end func()) error {
 	ended := make(chan error, 1)
-	go func() { _, err := s.stream.Recv(); ended <- err }()
+	go func() { ended <- wait() }()
 	synctest.Wait()
 	end()
 	return <-ended
+}
+
+// recv returns what ended the client's stream, which waits in Recv while end
+// runs.
+func (s *stage) recv(end func()) error {
+	return during(func() error { _, err := s.stream.Recv(); return err }, end)
 }
 
 // forms returns err as a caller may have it: as it came, and wrapped, in words
@@ -81,7 +86,26 @@ func forms(err error) []error {
 	}
 	return []error{err,
 		fmt.Errorf("chat: %w", err),
-		fmt.Errorf("after the line %q: %w", "EOF: context canceled", err)}
+		fmt.Errorf("after EOF, context canceled, grpc: the client connection is closing: %w", err)}
+}
+
+// ask asks the function of that name twice for each form of err. about says
+// what else the message is to tell.
+func ask(l *lab.Lab, name, what string, err error, want ending, function func(error) ending, about string) {
+	l.Helper()
+	for _, err := range forms(err) {
+		text := "<nil>"
+		if err != nil {
+			text = fmt.Sprintf("%q", err.Error())
+		}
+		for _, says := range []string{"says", fmt.Sprintf("said %v, and asked again with the same error it says", want)} {
+			var got ending
+			l.Call(name, time.Second, func() { got = function(err) })
+			if got != want {
+				l.Fatalf("%s, and %s %s %v, want %v\n err is %s%s", what, name, says, got, want, text, about)
+			}
+		}
+	}
 }
 
 // wantClient asks clientEnding a second after the event.
@@ -91,32 +115,15 @@ func wantClient(l *lab.Lab, what string, ctx context.Context, err error, want en
 	askClient(l, what, ctx, err, want)
 }
 
-// askClient asks twice for each form of err.
 func askClient(l *lab.Lab, what string, ctx context.Context, err error, want ending) {
 	l.Helper()
-	for _, err := range forms(err) {
-		for range 2 {
-			var got ending
-			l.Call("clientEnding", time.Second, func() { got = clientEnding(ctx, err) })
-			if got != want {
-				l.Fatalf("%s, and clientEnding says %v, want %v\n err is %v\n ctx.Err() is %v", what, got, want, err, ctx.Err())
-			}
-		}
-	}
+	ask(l, "clientEnding", what, err, want, func(err error) ending { return clientEnding(ctx, err) },
+		fmt.Sprintf("\n ctx.Err() is %v", ctx.Err()))
 }
 
-// wantHandler asks handlerEnding, twice for each form of err.
 func wantHandler(l *lab.Lab, what string, err error, want ending) {
 	l.Helper()
-	for _, err := range forms(err) {
-		for range 2 {
-			var got ending
-			l.Call("handlerEnding", time.Second, func() { got = handlerEnding(err) })
-			if got != want {
-				l.Fatalf("%s, and handlerEnding says %v, want %v\n err is %v", what, got, want, err)
-			}
-		}
-	}
+	ask(l, "handlerEnding", what, err, want, handlerEnding, "")
 }
 
 // ended checks a stream that the server ends with answer, while the client's
@@ -174,20 +181,33 @@ func TestAReceiptIsAGoodEnd(t *testing.T) {
 			l.Fatal(err)
 		}
 		wantClient(l, "CloseAndRecv returned the receipt and no error", ctx, err, Completed)
+		cancel()
+		wantClient(l, "CloseAndRecv returned the receipt and no error before the context was cancelled", ctx, err, Completed)
 	})
 }
 
 // here checks streams that the caller's own context ends: one that waits in
-// Recv, and one that is opened when the context has ended.
+// Recv, one that is opened when the context has ended, and one that waits for
+// a connection, of which gRPC then says more than that the context ended.
 func here(t *testing.T, what string, with withContext, end func(*stage), want ending) {
 	t.Helper()
 	lab.Run(t, func(l *lab.Lab) {
 		s := open(l, with)
-		defer s.cancel()
+		defer func() { s.cancel() }() // by then another one
 		err := s.recv(func() { end(s) })
 		wantClient(l, what+" while Recv waited", s.ctx, err, want)
 		_, err = s.client.Chat(s.ctx)
 		wantClient(l, what+" before Chat was called", s.ctx, err, want)
+
+		s.link.Cut()
+		time.Sleep(time.Second)
+		s.cancel()
+		s.ctx, s.cancel = with(l.Context())
+		err = during(func() error { _, err := s.client.Chat(s.ctx, grpc.WaitForReady(true)); return err }, func() {
+			time.Sleep(time.Second) // it tries to connect
+			end(s)
+		})
+		wantClient(l, what+" while Chat waited for a connection", s.ctx, err, want)
 	})
 }
 
@@ -220,16 +240,6 @@ func TestTheDeadlineOfTheCallerIsFound(t *testing.T) {
 	here(t, "the deadline passed, for which there is a reason,", func(ctx context.Context) (context.Context, context.CancelFunc) {
 		return context.WithTimeoutCause(ctx, 2*time.Second, errReason)
 	}, passes, DeadlineHere)
-	lab.Run(t, func(l *lab.Lab) {
-		s := open(l, context.WithCancel)
-		defer s.cancel()
-		s.link.Cut()
-		time.Sleep(time.Second)
-		ctx, cancel := context.WithTimeout(l.Context(), 2*time.Second)
-		defer cancel()
-		_, err := s.client.Chat(ctx, grpc.WaitForReady(true))
-		wantClient(l, "the deadline passed while Chat waited for a connection", ctx, err, DeadlineHere)
-	})
 }
 
 // lateTimer is a context whose timer runs 15 ms late.
@@ -294,6 +304,19 @@ func TestACancelOrADeadlineOfTheServerIsAFailure(t *testing.T) {
 	ended(t, "the server returned the DeadlineExceeded of a context of its own", context.DeadlineExceeded, Failed)
 	ended(t, "the server failed with code Canceled and a text of its own", status.Error(codes.Canceled, "the shard is moving"), Failed)
 	ended(t, "the server failed with code DeadlineExceeded and a text of its own", status.Error(codes.DeadlineExceeded, "the disk is slow"), Failed)
+	lab.Run(t, func(l *lab.Lab) {
+		s := open(l, within(time.Second))
+		defer s.cancel()
+		deadline, _ := s.ctx.Deadline()
+		time.Sleep(time.Until(deadline) - 30*time.Millisecond)
+		err := s.recv(func() { s.answer <- context.DeadlineExceeded })
+		var got ending
+		l.Call("clientEnding", time.Second, func() { got = clientEnding(s.ctx, err) })
+		if left := time.Until(deadline); left > 0 && got != Failed { // an answer that takes longer cannot tell
+			l.Errorf("the server returned the DeadlineExceeded of a context of its own, and clientEnding says %v, want Failed\n"+
+				" err is %q\n the deadline of ctx is %v away", got, err.Error(), left)
+		}
+	})
 }
 
 func TestAClosedConnectionIsAFailure(t *testing.T) {
@@ -336,11 +359,7 @@ func waits() []wait {
 
 // atHandler returns what ended the handler's wait, which lasts while end runs.
 func (s *stage) atHandler(wait func(chatServer) error, end func()) error {
-	ended := make(chan error, 1)
-	go func() { ended <- wait(s.handler) }()
-	synctest.Wait()
-	end()
-	return <-ended
+	return during(func() error { return wait(s.handler) }, end)
 }
 
 func TestAHalfCloseIsNotTheClientLeaving(t *testing.T) {

@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"io"
 	"path/filepath"
+	"regexp"
 	"runtime"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -30,8 +32,10 @@ const (
 
 // A topic is what the test delivers to the one stream that watches it.
 type topic struct {
+	name   string
 	mu     sync.Mutex
 	events chan *feedv1.Event
+	last   int // the id of the last event
 	err    error
 	taken  bool // and not given back
 }
@@ -49,7 +53,8 @@ func (p *topic) publish(n, size int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for range n {
-		p.events <- &feedv1.Event{Topic: "alerts", Body: strings.Repeat("x", size)}
+		p.last++
+		p.events <- &feedv1.Event{Id: strconv.Itoa(p.last), Topic: p.name, Body: strings.Repeat("x", size)}
 	}
 }
 
@@ -75,14 +80,18 @@ type bench struct {
 	topic *topic
 
 	mu       sync.Mutex
+	opened   time.Time
 	during   func() // is called once, while a Send runs
 	running  *send  // the Send that is being executed
+	events   int    // how many were sent
 	sends    []send
 	returned time.Time // when Watch did; zero as long as it has not
+	kept     bool      // its place, then
+	left     string    // what still runs then
 }
 
-func newBench(l *lab.Lab) *bench {
-	return &bench{l: l, topic: &topic{events: make(chan *feedv1.Event, 1000)}}
+func newBench(l *lab.Lab, name string) *bench {
+	return &bench{l: l, topic: &topic{name: name, events: make(chan *feedv1.Event, 1000)}}
 }
 
 func (b *bench) Subscribe(string) subscription {
@@ -93,12 +102,21 @@ func (b *bench) Subscribe(string) subscription {
 }
 
 func (b *bench) intercept(srv any, stream grpc.ServerStream, _ *grpc.StreamServerInfo, watch grpc.StreamHandler) error {
+	b.mu.Lock()
+	b.opened = time.Now()
+	b.mu.Unlock()
 	err := watch(srv, spy{stream, b})
 	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.returned = time.Now()
+	b.returned, b.kept = time.Now(), b.topic.isTaken()
 	if b.running != nil && !b.l.Failed() {
 		b.l.Errorf("Watch returned, and its Send at %s was still running", b.running.at)
+	}
+	b.mu.Unlock()
+	if !b.l.Failed() {
+		left := b.l.Stuck() // takes 1 ns: what is about to end ends, and the stream's context lives
+		b.mu.Lock()
+		b.left = left
+		b.mu.Unlock()
 	}
 	return err
 }
@@ -115,8 +133,9 @@ type spy struct {
 
 func (s spy) SendMsg(m any) error {
 	now := send{began: time.Now(), at: answerLine()}
-	now.heartbeat = proto.Equal(m.(*feedv1.Event), heartbeat("alerts"))
-	if during := s.b.begin(&now); during != nil {
+	ev := m.(*feedv1.Event)
+	now.heartbeat = proto.Equal(ev, heartbeat(s.b.topic.name))
+	if during := s.b.begin(&now, ev); during != nil {
 		during()
 		s.b.l.Settle() // all others do what they can do while this Send runs
 	}
@@ -131,15 +150,20 @@ func (s spy) SendMsg(m any) error {
 	return err
 }
 
-func (b *bench) begin(now *send) (during func()) {
+func (b *bench) begin(now *send, ev *feedv1.Event) (during func()) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	if !now.heartbeat {
+		b.events++
+	}
 	switch {
 	case b.l.Failed(): // the first fault is enough
 	case !b.returned.IsZero():
 		b.l.Errorf("Watch has returned, and %v later a Send began at %s", now.began.Sub(b.returned), now.at)
 	case b.running != nil:
 		b.l.Errorf("two Sends ran at one time: the one at %s had not returned when the one at %s began", b.running.at, now.at)
+	case !now.heartbeat && ev.GetId() != strconv.Itoa(b.events):
+		b.l.Errorf("Watch sent {Id:%q Topic:%q Body:%.20q} at %s, want event %d or heartbeat(%q)", ev.GetId(), ev.GetTopic(), ev.GetBody(), now.at, b.events, b.topic.name)
 	}
 	b.running = now
 	during, b.during = b.during, nil
@@ -151,6 +175,26 @@ func (b *bench) whileASendRuns(f func()) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.during = f
+}
+
+// stall lets the Send that runs last for two and a half beats, and n events
+// come as it ends. Virtual time stops while somebody waits for a mutex: if that
+// has begun at a beat, the Send ends there.
+func (b *bench) stall(n int) {
+	for _, d := range []time.Duration{beat, beat, beat / 2} {
+		time.Sleep(d)
+		b.l.Settle()
+		if lockIsWanted() {
+			break
+		}
+	}
+	b.topic.publish(n, 1)
+}
+
+// lockIsWanted reports whether a goroutine waits for a mutex.
+func lockIsWanted() bool {
+	stacks := make([]byte, 1<<20)
+	return regexp.MustCompile(`\[sync\.(RW)?Mutex`).Match(stacks[:runtime.Stack(stacks, true)])
 }
 
 // answerLine is the line of answer.go that is being executed.
@@ -200,15 +244,17 @@ func (b *bench) ended(what string) {
 	at := time.Now()
 	time.Sleep(time.Minute)
 	b.mu.Lock()
-	returned := b.returned
+	returned, kept, left := b.returned, b.kept, b.left
 	b.mu.Unlock()
 	switch took := returned.Sub(at); {
 	case returned.IsZero():
 		b.l.Fatalf("%s, and a minute later Watch has not returned:\n%s", what, b.l.Stuck())
 	case took > soon:
 		b.l.Errorf("%s, and Watch returned %v later, want at most %v", what, took, soon)
-	case b.topic.isTaken():
+	case kept:
 		b.l.Errorf("%s, Watch returned, and its place at the broker is still taken", what)
+	case strings.Contains(left, "answer.go") && !b.l.Failed():
+		b.l.Errorf("%s, Watch returned, and a goroutine of it is left:\n%s", what, left)
 	}
 }
 
@@ -217,13 +263,14 @@ func (b *bench) ended(what string) {
 func play(t *testing.T, script func(*bench), check func(*bench, outcome)) {
 	t.Helper()
 	lab.Run(t, func(l *lab.Lab) {
-		b := newBench(l)
+		b := newBench(l, "alerts")
 		link := l.NewLink()
 		b.serve(link)
 		done := follow(l.Context(), feedv1.NewFeedServiceClient(link.Dial()))
 		time.Sleep(time.Second / 2)
 		script(b)
 		b.ended("the topic ended")
+		b.heartbeats()
 		select {
 		case o := <-done:
 			check(b, o)
@@ -249,20 +296,20 @@ func (b *bench) heartbeats() (n int) {
 	b.l.Helper()
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	before, what := send{began: b.opened, ended: b.opened}, "the stream"
 	for i, s := range b.sends {
+		if i > 0 {
+			before, what = b.sends[i-1], "the Send before"
+		}
 		if !s.heartbeat {
 			continue
 		}
 		n++
-		if i == 0 {
-			continue // how long the stream was silent before is not known here
-		}
-		before := b.sends[i-1]
 		if silent := s.began.Sub(before.began); silent < beat {
-			b.l.Fatalf("a heartbeat was sent at %s %v after the Send before it had begun, want %v of silence", s.at, silent, beat)
+			b.l.Fatalf("a heartbeat was sent at %s %v after %s had begun, want %v of silence", s.at, silent, what, beat)
 		}
 		if silent := s.began.Sub(before.ended); silent > beat+late {
-			b.l.Fatalf("a heartbeat was sent at %s %v after the Send before it had returned, want it after %v", s.at, silent, beat)
+			b.l.Fatalf("a heartbeat was sent at %s after %v of silence, want it after %v", s.at, silent, beat)
 		}
 	}
 	return n
@@ -273,10 +320,8 @@ func TestWatchSendsEventsInTimeAndEndsWithTheTopic(t *testing.T) {
 		for i := range 3 {
 			b.topic.publish(1, 1)
 			time.Sleep(soon)
-			b.mu.Lock()
-			sent := len(b.sends)
-			b.mu.Unlock()
-			if sent != i+1 {
+			b.heartbeats()
+			if sent := b.count(); sent != i+1 {
 				b.l.Fatalf("the broker delivered event %d, and after %v Watch had sent %d", i+1, soon, sent)
 			}
 		}
@@ -299,8 +344,8 @@ func TestWatchEndsAsItsTopicFails(t *testing.T) {
 		b.topic.publish(1, 1)
 		b.topic.end(status.Error(codes.FailedPrecondition, "the topic moved"))
 	}, func(b *bench, o outcome) {
-		if o.events != 1 || status.Code(o.err) != codes.FailedPrecondition {
-			b.l.Errorf("the topic failed with FailedPrecondition after one event; the client got %d events and %v", o.events, o.err)
+		if got := status.Convert(o.err); o.events != 1 || got.Code() != codes.FailedPrecondition || got.Message() != "the topic moved" {
+			b.l.Errorf("the topic failed with FailedPrecondition, %q, after one event; the client got %d events and %v, want that event and that status", "the topic moved", o.events, o.err)
 		}
 	})
 }
@@ -356,7 +401,7 @@ func TestWatchReturnsAfterItsLastSend(t *testing.T) {
 			return
 		}
 		lab.Run(t, func(l *lab.Lab) {
-			b := newBench(l)
+			b := newBench(l, "alerts")
 			link := l.NewLink()
 			b.serve(link)
 			client := feedv1.NewFeedServiceClient(link.Dial())
@@ -372,43 +417,48 @@ func TestWatchReturnsAfterItsLastSend(t *testing.T) {
 // The stream is ended from outside, at a silent topic and while a Send waits
 // for a client that does not read.
 func TestWatchEndsWithItsClient(t *testing.T) {
+	const moment = time.Microsecond
 	for _, tt := range []struct {
 		what string
-		end  func(cancel func(), link *lab.Link, srv *grpc.Server) // nil for the deadline
+		end  func(cancel func(), link *lab.Link, srv *grpc.Server)
+		lag  time.Duration // until the server learns of it
 	}{
-		{"the client cancelled", func(cancel func(), _ *lab.Link, _ *grpc.Server) { cancel() }},
-		{"the deadline passed", nil},
-		{"the network was cut", func(_ func(), link *lab.Link, _ *grpc.Server) { link.Cut() }},
-		{"the server was stopped", func(_ func(), _ *lab.Link, srv *grpc.Server) { srv.Stop() }},
+		{"the client cancelled", func(cancel func(), _ *lab.Link, _ *grpc.Server) { cancel() }, lab.Latency},
+		// The client says so, too: in vain.
+		{"the deadline passed", func(_ func(), link *lab.Link, _ *grpc.Server) { link.Blackhole() }, lab.Latency + time.Second},
+		{"the network was cut", func(_ func(), link *lab.Link, _ *grpc.Server) { link.Cut() }, 0},
+		{"the server was stopped", func(_ func(), _ *lab.Link, srv *grpc.Server) { srv.Stop() }, 0},
 	} {
 		for _, at := range []struct {
 			where  string
-			events int           // of 1,000 bytes: 131 fit into the window of a client that does not read
-			after  time.Duration // of that, not more than a beat: somebody may wait for the sender's lock
-		}{
-			{"at a silent topic", 0, 40 * time.Second},
-			{"while a Send waited for the client", 200, 5 * time.Second},
-		} {
+			events int // of 1,000 bytes: 131 fit into the window of a client that does not read
+		}{{"at a silent topic", 0}, {"while a Send waited for the client", 200}} {
 			if t.Failed() {
 				return
 			}
 			lab.Run(t, func(l *lab.Lab) {
-				b := newBench(l)
+				b := newBench(l, "alerts")
 				link := l.NewLink()
 				srv := b.serve(link)
 				client := feedv1.NewFeedServiceClient(link.Dial())
-				allowed := at.after
-				if tt.end != nil {
-					allowed = time.Hour
+				after := 40*time.Second + 13*time.Millisecond
+				allowed := time.Hour
+				if tt.what == "the deadline passed" {
+					allowed = after + time.Second
 				}
 				ctx, cancel := context.WithTimeout(l.Context(), allowed)
 				defer cancel()
 				if _, err := client.Watch(ctx, &feedv1.WatchRequest{Topic: "alerts"}); err != nil {
 					l.Fatal(err)
 				}
+				time.Sleep(after)
+				if tt.lag > 0 {
+					tt.end(cancel, link, srv)
+					time.Sleep(tt.lag - moment)
+				}
 				b.topic.publish(at.events, 1000)
-				time.Sleep(at.after + lab.Latency)
-				if tt.end != nil {
+				time.Sleep(moment) // no longer: somebody may soon want the sender's lock
+				if tt.lag == 0 {
 					tt.end(cancel, link, srv)
 				}
 				b.ended(tt.what + " " + at.where)
@@ -417,15 +467,35 @@ func TestWatchEndsWithItsClient(t *testing.T) {
 	}
 }
 
+// A Send that lasts, because the client does not read: an event's, which ends
+// in the very moment in which the beat is over, and a heartbeat's.
+func TestALongSendMakesNoHeartbeatEarly(t *testing.T) {
+	play(t, func(b *bench) {
+		for range 20 {
+			b.topic.publish(1, 1)
+			time.Sleep(beat - time.Nanosecond)
+			b.whileASendRuns(func() { time.Sleep(time.Nanosecond) })
+			b.topic.publish(1, 1)
+			time.Sleep(beat / 2)
+			for n := range 2 {
+				b.whileASendRuns(func() { b.stall(n) })
+				time.Sleep(6 * beat)
+			}
+		}
+		b.topic.end(nil)
+	}, wantOK(60))
+}
+
 // Two streams of one server: the events of one are not the other's.
 func TestEachStreamHasItsOwnSilence(t *testing.T) {
 	lab.Run(t, func(l *lab.Lab) {
-		busy, silent := newBench(l), newBench(l)
+		const beat = 25 * time.Second // not that of the other tests
+		busy, silent := newBench(l, "busy"), newBench(l, "silent")
 		link := l.NewLink()
 		both := map[string]*bench{"busy": busy, "silent": silent}
 		link.Serve(&server{broker: brokers(both), beat: beat}, grpc.ChainStreamInterceptor(
 			func(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, watch grpc.StreamHandler) error {
-				return watch(srv, &router{ServerStream: stream, both: both})
+				return watch(srv, &router{spy: spy{ServerStream: stream}, both: both})
 			}))
 		client := feedv1.NewFeedServiceClient(link.Dial())
 		ctx, cancel := context.WithCancel(l.Context())
@@ -448,9 +518,18 @@ func TestEachStreamHasItsOwnSilence(t *testing.T) {
 			busy.topic.publish(1, 1)
 			time.Sleep(10 * time.Second)
 		}
-		if n := silent.count(); n < 38 || n > 40 {
+		if n := silent.count(); n < 22 || n > 24 {
 			l.Errorf("one stream had an event each 10s and the other none for 10m: the silent one was sent %d heartbeats, want one each %v", n, beat)
 		}
+		busy.whileASendRuns(func() {
+			silent.topic.publish(1, 1)
+			l.Settle()
+			if lockIsWanted() && !l.Failed() {
+				l.Errorf("while a Send of one stream ran, the other stream had an event to send and waited for a lock")
+			}
+		})
+		busy.topic.publish(1, 1)
+		time.Sleep(soon)
 	}, lab.Lasts(time.Hour))
 }
 
@@ -459,11 +538,10 @@ type brokers map[string]*bench
 
 func (b brokers) Subscribe(topic string) subscription { return b[topic].Subscribe(topic) }
 
-// router counts a stream's messages at the bench of the topic it watches.
+// router finds the bench of the topic that a stream watches.
 type router struct {
-	grpc.ServerStream
+	spy
 	both map[string]*bench
-	b    *bench
 }
 
 func (r *router) RecvMsg(m any) error {
@@ -472,13 +550,6 @@ func (r *router) RecvMsg(m any) error {
 		r.b = r.both[m.(*feedv1.WatchRequest).GetTopic()]
 	}
 	return err
-}
-
-func (r *router) SendMsg(m any) error {
-	r.b.mu.Lock()
-	r.b.sends = append(r.b.sends, send{})
-	r.b.mu.Unlock()
-	return r.ServerStream.SendMsg(m)
 }
 
 func (b *bench) count() int { b.mu.Lock(); defer b.mu.Unlock(); return len(b.sends) }

@@ -2,7 +2,7 @@
 //
 // Fails: TestAGoodEndIsCompleted
 // Says: the server returned nil while the context lived, and clientEnding says Failed, want Completed
-// Says: err is chat: EOF
+// Says: err is "chat: EOF
 package main
 
 import (

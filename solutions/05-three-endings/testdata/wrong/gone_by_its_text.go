@@ -2,7 +2,7 @@
 //
 // Fails: TestAHalfCloseIsNotTheClientLeaving
 // Says: the client half-closed while Recv waited, and handlerEnding says PeerGone, want HalfClosed
-// Says: err is after the line
+// Says: err is "after EOF
 package main
 
 import (

@@ -2,7 +2,7 @@
 //
 // Fails: TestAHalfCloseIsNotTheClientLeaving
 // Says: the client half-closed while Recv waited, and handlerEnding says Failed, want HalfClosed
-// Says: err is chat: EOF
+// Says: err is "chat: EOF
 package main
 
 import (

@@ -2,7 +2,7 @@
 //
 // Fails: TestALostStreamIsNoFailure
 // Says: the client cancelled while the handler waited for stream.Context(), and handlerEnding says Failed, want PeerGone
-// Says: err is context canceled
+// Says: err is "context canceled"
 package main
 
 import (

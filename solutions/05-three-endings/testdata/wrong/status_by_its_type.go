@@ -2,7 +2,7 @@
 //
 // Fails: TestUnavailableIsUnavailableWhoeverSaysIt
 // Says: the server failed with code Unavailable while the context lived, and clientEnding says Failed, want Unavailable
-// Says: err is chat: rpc error
+// Says: err is "chat: rpc error
 package main
 
 import (

@@ -11,8 +11,6 @@ import (
 	feedv1 "example.com/mygrpc/gen/feed/v1"
 )
 
-var errFound = errors.New("found")
-
 // firstMatch returns the first event of the topic that matches. If match fails
 // it returns that error, and errNoMatch if the topic ends before a match.
 func firstMatch(ctx context.Context, client feedv1.FeedServiceClient, topic string,
@@ -42,26 +40,27 @@ func firstMatch(ctx context.Context, client feedv1.FeedServiceClient, topic stri
 			}
 		}
 	})
+	// What match said counts, even if the other goroutine failed before it.
 	var found *feedv1.Event
+	var failed error
 	both.Go(func() error {
 		for ev := range next {
 			ok, err := match(ev)
-			if err != nil || ok {
-				found = ev
-				cancel() // ends the Recv of the other
-			}
 			if err != nil {
-				return err
+				failed = err
+			} else if ok {
+				found = ev
 			}
-			if ok {
-				return errFound
+			if err != nil || ok {
+				cancel() // ends the Recv of the other
+				return nil
 			}
 		}
 		return nil
 	})
 	switch err := both.Wait(); {
-	case errors.Is(err, errFound):
-		return found, nil
+	case failed != nil || found != nil:
+		return found, failed
 	case err != nil:
 		return nil, err
 	}

@@ -1,7 +1,7 @@
 // Wrong: gives the stream a minute, so that it does not stay for ever.
 //
-// Fails: TestFirstMatchWaitsForDays
-// Says: firstMatch returned code DeadlineExceeded
+// Fails: TestFirstMatchWaitsForMonths
+// Says: firstMatch called Watch with one 1m0s away, want none
 package main
 
 import (

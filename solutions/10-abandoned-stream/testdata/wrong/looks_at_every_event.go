@@ -1,7 +1,7 @@
 // Wrong: asks match about all events that have come and returns the last that matched.
 //
 // Fails: TestFirstMatchReturnsTheFirstEventThatMatches
-// Says: match was called for the events
+// Says: match said true for event 3 and was then called for event 4
 package main
 
 import (

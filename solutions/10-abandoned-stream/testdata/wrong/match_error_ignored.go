@@ -1,8 +1,8 @@
 // Wrong: takes an error of match for no match.
 //
 // Fails: TestFirstMatchReturnsTheErrorOfMatch
-// Says: match failed for event 2
-// Says: want the error of match
+// Says: match failed for event 2 and was then called for event 3
+// Says: want no further call
 package main
 
 import (

@@ -1,7 +1,7 @@
 // Wrong: returns an error of its own for one of match.
 //
 // Fails: TestFirstMatchReturnsTheErrorOfMatch
-// Says: match failed for event 2
+// Says: for event 2 match returned false and the error "cannot decode it"
 // Says: want the error of match
 package main
 

@@ -2,6 +2,7 @@
 //
 // Fails: TestFirstMatchReturnsTheStatusOfTheServer
 // Says: firstMatch has not returned after
+// Says: times, want once
 package main
 
 import (

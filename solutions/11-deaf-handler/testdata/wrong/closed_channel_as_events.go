@@ -1,7 +1,7 @@
 // Wrong: takes what a closed channel yields for events.
 //
 // Fails: TestWatchEndsWellWithItsTopic
-// Says: the topic ended after 3 events, and the client then got Event{}: nobody published that
+// Says: the topic ended after 3 events, which closes C, and the client then got Event{}: nobody published that; Watch is blocked in Send at answer.go:
 package main
 
 import (

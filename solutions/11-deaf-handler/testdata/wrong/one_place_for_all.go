@@ -1,7 +1,7 @@
 // Wrong: shares one subscription among all clients of a topic: each event reaches one of them.
 //
 // Fails: TestAWatcherThatLeavesTakesNoneAlong
-// Says: a client came, and 100ms later Watch had subscribed 0 times, want once
+// Says: a client came (others that are there: 1), and 100ms later Watch had subscribed 0 times: want one subscription for each client
 package main
 
 import (

@@ -1,7 +1,7 @@
 // Wrong: remembers on the server when anything was sent, and not on the stream.
 //
 // Fails: TestEachStreamHasItsOwnSilence
-// Says: the silent one was sent 0 heartbeats, want one each 15s
+// Says: the silent one was sent 0 heartbeats, want one each 25s
 package main
 
 import (

@@ -1,7 +1,7 @@
 // Wrong: takes every end of the topic for a good one.
 //
 // Fails: TestWatchEndsAsItsTopicFails
-// Says: the topic failed with FailedPrecondition after one event; the client got 1 events and EOF
+// Says: the topic failed with FailedPrecondition, "the topic moved", after one event; the client got 1 events and EOF, want
 package main
 
 import (
