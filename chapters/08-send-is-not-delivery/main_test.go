@@ -67,6 +67,15 @@ func open(l *lab.Lab, client feedv1.FeedServiceClient) (ingestClient, context.Ca
 	return stream, cancel
 }
 
+// drain counts what Recv returns before its error.
+func drain[T any](stream interface{ Recv() (T, error) }) (n int, err error) {
+	for ; ; n++ {
+		if _, err = stream.Recv(); err != nil {
+			return n, err
+		}
+	}
+}
+
 // sent sums the DATA that one side put on the wire.
 func sent(link *lab.Link, side lab.Side) (bytes int) {
 	for _, f := range link.Frames() {
@@ -313,16 +322,12 @@ func TestTheHalfCloseLosesNothing(t *testing.T) {
 	lab.Run(t, func(l *lab.Lab) {
 		var read atomic.Int32
 		client, _ := l.Connect(peer{ingest: func(stream ingestServer) error {
-			for {
-				_, err := stream.Recv()
-				if errors.Is(err, io.EOF) {
-					return nil
-				}
-				if err != nil {
-					return err
-				}
-				read.Add(1)
+			n, err := drain(stream)
+			read.Store(int32(n))
+			if errors.Is(err, io.EOF) {
+				return nil
 			}
+			return err
 		}})
 		stream, cancel := open(l, client)
 		defer cancel()
@@ -384,13 +389,8 @@ func TestTheHandlersReturnIsNotTheEndOfTheStream(t *testing.T) {
 		if bytes := sent(link, lab.Server); len(stopped) != 0 || bytes != lab.Window {
 			l.Errorf("an hour after the handler's return %d B have left and GracefulStop returned: %v, want %d B and false", bytes, len(stopped) == 1, lab.Window)
 		}
-		start, acks := time.Now(), 0
-		for {
-			if _, err := stream.Recv(); err != nil {
-				break
-			}
-			acks++
-		}
+		start := time.Now()
+		acks, _ := drain(stream)
 		ended, stop := time.Since(start), (<-stopped).Sub(start)
 		if acks != 100 || ended != 2*lab.Latency || stop != 3*lab.Latency {
 			l.Errorf("the client received %d acks, its stream ended after %v, GracefulStop returned after %v, want 100, %v and %v",
@@ -562,13 +562,7 @@ func TestAcksThatHaveArrivedSurviveTheEnd(t *testing.T) {
 				conn.Close()
 			}
 			time.Sleep(2 * time.Second)
-			acks := 0
-			for {
-				if _, err = stream.Recv(); err != nil {
-					break
-				}
-				acks++
-			}
+			acks, err := drain(stream)
 			if acks != 100 || status.Code(err) != want {
 				l.Errorf("%s: Recv returned %d acks and then %v, want 100 and %v", name, acks, err, want)
 			}
