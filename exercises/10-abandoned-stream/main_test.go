@@ -171,8 +171,6 @@ func (s *trial) wantError(l *lab.Lab, what string, after time.Duration, want cod
 		l.Fatalf("%s, and firstMatch returned %v later, want at most 1s", what, s.took-after)
 	case s.err == nil:
 		l.Fatalf("%s, and firstMatch returned %s and no error, want code %v", what, lab.Text(s.ev), want)
-	case errors.Is(s.err, io.EOF):
-		l.Fatalf("%s, and firstMatch returned io.EOF, want code %v", what, want)
 	case errors.Is(s.err, errNoMatch):
 		l.Fatalf("%s, and firstMatch returned errNoMatch, want code %v: nobody knows whether an event would have matched", what, want)
 	case codeOf(s.err) != want:
