@@ -1,0 +1,55 @@
+// Wrong: wants to read of the cancel in the text, too, where gRPC says other things
+// while it waits for a connection.
+//
+// Fails: TestTheCancelOfTheCallerIsFound
+// Says: the context was cancelled while Chat waited for a connection, and clientEnding says Failed, want CanceledHere
+// Says: err is "rpc error: code = Canceled desc = latest balancer error:
+package main
+
+import (
+	"context"
+	"errors"
+	"io"
+	"strings"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+)
+
+// clientEnding says how a stream ended that was opened with ctx and whose
+// last call on the client returned err.
+func clientEnding(ctx context.Context, err error) ending {
+	if err == nil || errors.Is(err, io.EOF) {
+		return Completed
+	}
+	switch status.Code(err) {
+	case codes.Canceled:
+		if strings.Contains(err.Error(), "context canceled") && errors.Is(ctx.Err(), context.Canceled) {
+			return CanceledHere
+		}
+	case codes.DeadlineExceeded:
+		if deadline, ok := ctx.Deadline(); ok && !time.Now().Before(deadline) {
+			return DeadlineHere
+		}
+	case codes.Unavailable:
+		return Unavailable
+	}
+	return Failed
+}
+
+// handlerEnding says what err, the first error of a handler's stream, means to
+// the handler.
+func handlerEnding(err error) ending {
+	if errors.Is(err, io.EOF) {
+		return HalfClosed
+	}
+	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+		return PeerGone
+	}
+	switch status.Code(err) {
+	case codes.Canceled, codes.DeadlineExceeded, codes.Unavailable:
+		return PeerGone
+	}
+	return Failed
+}

@@ -1,0 +1,53 @@
+// Wrong: gives the clock 50 ms of grace: a deadline that is near has passed for it.
+//
+// Fails: TestACancelOrADeadlineOfTheServerIsAFailure
+// Says: the server returned the DeadlineExceeded of a context of its own, and clientEnding says DeadlineHere, want Failed
+// Says: the deadline of ctx is
+package main
+
+import (
+	"context"
+	"errors"
+	"io"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+)
+
+// clientEnding says how a stream ended that was opened with ctx and whose
+// last call on the client returned err.
+func clientEnding(ctx context.Context, err error) ending {
+	if err == nil || errors.Is(err, io.EOF) {
+		return Completed
+	}
+	switch status.Code(err) {
+	case codes.Canceled:
+		if errors.Is(ctx.Err(), context.Canceled) {
+			return CanceledHere
+		}
+	case codes.DeadlineExceeded:
+		if deadline, ok := ctx.Deadline(); ok && time.Until(deadline) < 50*time.Millisecond {
+			return DeadlineHere
+		}
+	case codes.Unavailable:
+		return Unavailable
+	}
+	return Failed
+}
+
+// handlerEnding says what err, the first error of a handler's stream, means to
+// the handler.
+func handlerEnding(err error) ending {
+	if errors.Is(err, io.EOF) {
+		return HalfClosed
+	}
+	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+		return PeerGone
+	}
+	switch status.Code(err) {
+	case codes.Canceled, codes.DeadlineExceeded, codes.Unavailable:
+		return PeerGone
+	}
+	return Failed
+}
