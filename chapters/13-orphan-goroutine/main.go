@@ -32,7 +32,7 @@ type server struct {
 	feedv1.UnimplementedFeedServiceServer
 	watch func(*server, watchServer) error
 
-	// events is what the topic delivers. It is closed when the topic has ended.
+	// events is what the topic delivers to its one watcher, closed at its end.
 	events <-chan *feedv1.Event
 	// beat is how long the topic may be silent before a heartbeat is sent, and
 	// tick is time.Tick: a field, so that this program can end what it leaks.

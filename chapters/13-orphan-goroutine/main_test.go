@@ -136,6 +136,45 @@ func TestASendAfterTheReturnIsCanceled(t *testing.T) {
 	}, lab.Lasts(time.Hour))
 }
 
+// A late Send returns what the stream's context says, and without the
+// connection Unavailable (streamContextErr in http2_server.go).
+func TestALateSendTellsWhatEndedTheStream(t *testing.T) {
+	for _, tt := range []struct {
+		what string
+		end  func(*grpc.ClientConn)
+		want []codes.Code
+	}{
+		// The client's reset and two timers of the server tie at a deadline.
+		{"the deadline passed", func(*grpc.ClientConn) {}, []codes.Code{codes.Canceled, codes.DeadlineExceeded}},
+		{"the connection was closed", func(conn *grpc.ClientConn) { conn.Close() }, []codes.Code{codes.Unavailable}},
+	} {
+		lab.Run(t, func(l *lab.Lab) {
+			over, end := context.WithCancel(context.Background())
+			defer end()
+			said := make(chan codes.Code, 1)
+			s := newServer(0, over, noted((*server).watchLeavingAHeart, func(_ *feedv1.Event, err error) { said <- status.Code(err) }))
+			s.events = make(chan *feedv1.Event) // silent
+			link := l.NewLink()
+			link.Serve(s)
+			conn := link.Dial()
+			ctx, cancel := context.WithTimeout(l.Context(), 10*time.Second)
+			defer cancel()
+			if _, err := feedv1.NewFeedServiceClient(conn).Watch(ctx, &feedv1.WatchRequest{}); err != nil {
+				l.Fatal(err)
+			}
+			time.Sleep(5 * time.Second)
+			tt.end(conn)
+			time.Sleep(beat) // the first heartbeat is sent when the handler has returned
+			got := <-said
+			if !slices.Contains(tt.want, got) {
+				l.Errorf("%s: a Send after the return returned %v, want one of %v", tt.what, got, tt.want)
+			}
+			l.Logf("%s: a Send after the return returned %v", tt.what, got)
+			end()
+		})
+	}
+}
+
 // Ten events, one queue, and a helper that needs a millisecond for each.
 func TestWhatTheHelperStillHoldsIsLost(t *testing.T) {
 	lab.Run(t, func(l *lab.Lab) {
@@ -158,50 +197,58 @@ func TestWhatTheHelperStillHoldsIsLost(t *testing.T) {
 	})
 }
 
-// An event each millisecond, no rendering, and a client that reads later: its
-// window and the server's quota take 131 events of 1,008 B.
+// An event each millisecond, no rendering, and a client that reads a second
+// later: its window and the server's quota take 131 events of 1,008 B.
 func TestTheReturnCutsOffASendThatWaits(t *testing.T) {
-	lab.Run(t, func(l *lab.Lab) {
-		events := make(chan *feedv1.Event)
-		s := newServer(0, l.Context(), nil)
-		s.events, s.render = events, func(context.Context, *feedv1.Event) error { return nil }
-		var sent, canceled atomic.Int32
-		var waited time.Duration
-		returned := make(chan time.Time, 1)
-		s.watch = func(s *server, stream watchServer) error {
-			defer func() { returned <- time.Now() }()
-			return s.watchLeavingAQueue(sends{stream, func(_ *feedv1.Event, err error) {
-				if err == nil {
-					sent.Add(1)
-				} else if canceled.Add(1) == 1 {
-					waited = time.Since(<-returned)
-				}
-			}})
-		}
-		client, _ := l.Connect(s)
-		ctx, cancel := context.WithCancel(l.Context())
-		defer cancel()
-		stream, err := client.Watch(ctx, &feedv1.WatchRequest{})
-		if err != nil {
-			l.Fatal(err)
-		}
-		for range 140 {
-			time.Sleep(time.Millisecond)
-			events <- &feedv1.Event{Body: strings.Repeat("x", 1000)} // 1,008 B with its frame
-		}
-		close(events)
-		time.Sleep(time.Second)
-		got := 0
-		for err == nil {
-			if _, err = stream.Recv(); err == nil {
-				got++
+	for _, tt := range []struct {
+		what  string
+		watch func(*server, watchServer) error
+		sent  int
+	}{{"left alone", (*server).watchLeavingAQueue, 131}, {"joined", (*server).watchJoined, 140}} {
+		lab.Run(t, func(l *lab.Lab) {
+			events := make(chan *feedv1.Event)
+			s := newServer(0, l.Context(), nil)
+			s.events, s.render = events, func(context.Context, *feedv1.Event) error { return nil }
+			var sent, canceled atomic.Int32
+			var returned, failed atomic.Int64 // when, in ns of this test
+			s.watch = func(s *server, stream watchServer) error {
+				defer func() { returned.Store(int64(l.Elapsed())) }()
+				return tt.watch(s, sends{stream, func(_ *feedv1.Event, err error) {
+					if err == nil {
+						sent.Add(1)
+					} else if canceled.Add(1) == 1 {
+						failed.Store(int64(l.Elapsed()))
+					}
+				}})
 			}
-		}
-		if got != 131 || !errors.Is(err, io.EOF) || sent.Load() != 131 || canceled.Load() != 9 || waited != 0 {
-			l.Errorf("of 140 events %d were sent, %d Canceled (the first %v after the return), the client got %d and %v", sent.Load(), canceled.Load(), waited, got, err)
-		}
-		l.Logf("of 140 events the client got %d and %v; the Send that waited for room returned Canceled as the handler returned", got, err)
-	})
+			client, _ := l.Connect(s)
+			ctx, cancel := context.WithCancel(l.Context())
+			defer cancel()
+			stream, err := client.Watch(ctx, &feedv1.WatchRequest{})
+			if err != nil {
+				l.Fatal(err)
+			}
+			for range 140 {
+				time.Sleep(time.Millisecond)
+				events <- &feedv1.Event{Body: strings.Repeat("x", 1000)} // 1,008 B with its frame
+			}
+			close(events)
+			time.Sleep(time.Second)
+			waits, got := returned.Load() == 0, 0
+			for err == nil {
+				if _, err = stream.Recv(); err == nil {
+					got++
+				}
+			}
+			if got != tt.sent || !errors.Is(err, io.EOF) || int(sent.Load()) != tt.sent || int(canceled.Load()) != 140-tt.sent || waits != (tt.sent == 140) {
+				l.Errorf("%s: of 140 events %d were sent and %d Canceled, the client got %d and %v, the handler waited for it: %v", tt.what, sent.Load(), canceled.Load(), got, err, waits)
+			}
+			if tt.sent < 140 && failed.Load() != returned.Load() {
+				l.Errorf("%s: the Send that waited failed %v after the return, want at once", tt.what, time.Duration(failed.Load()-returned.Load()))
+			}
+			l.Logf("%s: of 140 events the client got %d and %v; the handler waited for it: %v", tt.what, got, err, waits)
+		})
+	}
 }
 
 // A helper that leaves when Send fails: it has to send first.

@@ -98,19 +98,20 @@ func watch(ctx context.Context, client feedv1.FeedServiceClient, topic string) {
 type talking struct{ *server }
 
 func (t talking) Watch(req *feedv1.WatchRequest, stream grpc.ServerStreamingServer[feedv1.Event]) error {
-	err := t.server.Watch(req, loud{stream})
-	fmt.Printf("           server: Watch returned %v\n", err)
+	err := t.server.Watch(req, loud{stream, req.GetTopic()})
+	fmt.Printf("           server: Watch of %q returned %v\n", req.GetTopic(), err)
 	return err
 }
 
 type loud struct {
 	grpc.ServerStreamingServer[feedv1.Event]
+	topic string
 }
 
 func (s loud) Send(ev *feedv1.Event) error {
 	err := s.ServerStreamingServer.Send(ev)
 	if err != nil {
-		fmt.Printf("           server: Send of %q returned %v\n", ev.GetBody(), err)
+		fmt.Printf("           server: Send of %q for %q returned %v\n", ev.GetBody(), s.topic, err)
 	}
 	return err
 }
