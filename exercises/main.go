@@ -170,8 +170,8 @@ func (c *companion) check(ctx context.Context, list ...workbook.Exercise) (map[w
 		check.Dirs = append(check.Dirs, e.Dir())
 	}
 	// The first build compiles grpc, and nothing would be seen of it.
-	notice := time.AfterFunc(3*time.Second, func() {
-		fmt.Fprintln(c.stderr, "still compiling or checking; the first time this takes a minute or two")
+	notice := time.AfterFunc(5*time.Second, func() {
+		fmt.Fprintln(c.stderr, "still compiling or checking; the very first time gRPC is compiled, for a minute or two")
 	})
 	defer notice.Stop()
 	results, err := check.Run(ctx)

@@ -33,7 +33,7 @@ func TestAnswerIs42(t *testing.T) {
 
 Answer is 42
   answer returned 0
-  exercises/02-two/answer.go:3
+  exercises/02-two/answer.go:3: func answer
 
 Edit   exercises/02-two/answer.go
 Again  go run ./exercises 02

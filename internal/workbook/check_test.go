@@ -324,7 +324,7 @@ func TestAMessageWithoutAPlaceIsPlacedByTheFunctionsThatItNames(t *testing.T) {
 		Tests: []*Test{{Name: "TestX", Runs: []*Outcome{{Status: Failed, Message: []string{"publish(ctx) returned 1, unhelpful" + strings.Repeat(" word", 15)}}}}},
 	}
 	got := Exercise{Name: "01-x"}.Report(r)
-	const want = "\nX\n  publish(ctx) returned 1, unhelpful word word word word word word word word word word word word\n    word word word\n  exercises/01-x/answer.go:25\n\nEdit"
+	const want = "\nX\n  publish(ctx) returned 1, unhelpful word word word word word word word word word word word word\n    word word word\n  exercises/01-x/answer.go:25: func publish\n\nEdit"
 	if !strings.Contains(got, want) {
 		t.Errorf("the report is\n%s\nwanted it to contain\n%s", got, want)
 	}

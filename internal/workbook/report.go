@@ -95,11 +95,13 @@ func writeFailure(b *strings.Builder, e Exercise, r Result) {
 	fmt.Fprintf(b, "\n%s\n", Sentence(t.Name))
 	writeMessage(b, run.Message)
 	at := places(run.Message)
-	if len(at) == 0 { // the check saw what a function did, not which of its lines
-		at = mentioned(r.Funcs, run.Message)
-	}
 	for _, line := range at {
 		fmt.Fprintf(b, "  %s:%d\n", e.Answer(), line)
+	}
+	if len(at) == 0 { // the check saw what a function did, not which of its lines
+		for _, f := range mentioned(r.Funcs, run.Message) {
+			fmt.Fprintf(b, "  %s:%d: func %s\n", e.Answer(), f.Line, f.Name)
+		}
 	}
 	writePrinted(b, run.Printed)
 }

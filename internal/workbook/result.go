@@ -371,13 +371,13 @@ func places(text []string) []int {
 	return found
 }
 
-// mentioned returns the lines of the functions that the text names.
-func mentioned(funcs []Func, text []string) []int {
+// mentioned returns the functions that the text names.
+func mentioned(funcs []Func, text []string) []Func {
 	words := strings.FieldsFunc(strings.Join(text, " "), func(r rune) bool { return !inName(r) })
-	var found []int
+	var found []Func
 	for _, f := range funcs {
 		if slices.Contains(words, f.Name) {
-			found = append(found, f.Line)
+			found = append(found, f)
 		}
 	}
 	return found
