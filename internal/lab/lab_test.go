@@ -405,7 +405,7 @@ func verdict(out string) string {
 // virtual time from moving, or for a channel.
 func TestSettleWaitsUntilAllOthersWait(t *testing.T) {
 	for name, wait := range map[string]func(mu *sync.Mutex, release chan bool){
-		"mutex":   func(mu *sync.Mutex, _ chan bool) { mu.Lock(); mu.Unlock() },
+		"mutex":   func(mu *sync.Mutex, _ chan bool) { mu.Lock(); defer mu.Unlock() },
 		"channel": func(_ *sync.Mutex, release chan bool) { <-release },
 	} {
 		t.Run(name, func(t *testing.T) {
