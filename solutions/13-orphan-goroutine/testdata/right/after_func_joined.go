@@ -41,6 +41,7 @@ func (s *server) Watch(req *feedv1.WatchRequest, stream grpc.ServerStreamingServ
 		return err
 	}
 	wg.Add(1)
+	mu.Lock() // the function reads timer
 	timer = time.AfterFunc(s.beat, func() {
 		mu.Lock()
 		defer mu.Unlock()
@@ -56,6 +57,7 @@ func (s *server) Watch(req *feedv1.WatchRequest, stream grpc.ServerStreamingServ
 		}
 		timer.Reset(wait)
 	})
+	mu.Unlock()
 	defer func() {
 		mu.Lock()
 		over = true
