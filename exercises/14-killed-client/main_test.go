@@ -176,15 +176,19 @@ func TestChatAnswersAllBeforeItEnds(t *testing.T) {
 	lab.Run(t, func(l *lab.Lab) {
 		b := newBench(l)
 		stream := b.enter(l.Context(), b.client(), "carol")
-		for i := range 100 {
-			if err := stream.Send(&feedv1.ChatMessage{From: "carol", Text: fmt.Sprint(i)}); err != nil {
+		// Chat can answer about 130 of these before the client reads (its window and
+		// the write quota, 64 KiB each), so it sees the end with the others unanswered.
+		text := func(i int) string { return fmt.Sprintf("%03d%s", i, strings.Repeat(".", 1000)) }
+		for i := range 144 {
+			if err := stream.Send(&feedv1.ChatMessage{From: "carol", Text: text(i)}); err != nil {
 				l.Fatal(err)
 			}
 		}
 		stream.CloseSend()
-		for i := range 100 {
-			if answer, err := stream.Recv(); err != nil || answer.GetText() != fmt.Sprint(i) {
-				l.Fatalf("the client sent 100 messages and half-closed, and did not get their 100 answers, in order, before the end")
+		time.Sleep(time.Second)
+		for i := range 144 {
+			if answer, err := stream.Recv(); err != nil || answer.GetText() != text(i) {
+				l.Fatalf("the client sent 144 messages and half-closed, and did not get their 144 answers, in order, before the end")
 			}
 		}
 		if err := b.ended("the client has half-closed"); err != nil {

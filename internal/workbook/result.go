@@ -51,6 +51,9 @@ type Result struct {
 	// Line is the line of answer.go that the panic or the exit came from, or 0.
 	Line int
 
+	// Trace is what the runtime printed below the text of a panic.
+	Trace []string
+
 	// Funcs are the functions that answer.go declares.
 	Funcs []Func
 
@@ -184,7 +187,7 @@ func (p *pkg) result(root string, declared []string) Result {
 		r.Verdict, r.Text = p.buildVerdict()
 	case died && crashed:
 		r.Verdict, r.Running = Panicked, p.lastName
-		r.Text, r.Line = []string{crashText}, firstPlace(trace)
+		r.Text, r.Line, r.Trace = []string{crashText}, firstPlace(trace), trace
 		if strings.Contains(crashText, "unexpected call to os.Exit(0) during test") {
 			r.Verdict, r.Text = Exited, nil
 		}

@@ -1,7 +1,7 @@
 // Wrong: a goroutine receives, and Chat ends when it has ended, with messages still in the queue.
 //
 // Fails: TestChatAnswersAllBeforeItEnds
-// Says: did not get their 100 answers, in order, before the end
+// Says: did not get their 144 answers, in order, before the end
 package main
 
 import (
