@@ -2,6 +2,7 @@ package lab
 
 import (
 	"context"
+	"fmt"
 	"strings"
 	"sync"
 )
@@ -26,7 +27,7 @@ type labContext struct {
 // stopped.
 type child struct {
 	cancel func()
-	madeAt string // "answer.go:23"; "" for those that gRPC makes for itself
+	left   string // what to say if it is left; "" for those that gRPC makes for itself
 }
 
 func (c *labContext) Done() <-chan struct{} { return c.done }
@@ -43,12 +44,16 @@ func (c *labContext) Err() error {
 // AfterFunc is what package context calls for each child.
 func (c *labContext) AfterFunc(cancel func()) (stop func() bool) {
 	made := &child{cancel: cancel}
+	left := "the context made at %s was never cancelled"
 	for _, f := range current().frames {
 		if strings.HasPrefix(f.fn, "google.golang.org/grpc") {
 			break
 		}
+		if f.fn == "context.AfterFunc" {
+			left = "the context.AfterFunc of %s was never stopped"
+		}
 		if f.isUser() {
-			made.madeAt = caller()
+			made.left = fmt.Sprintf(left, caller())
 			break
 		}
 	}
@@ -64,14 +69,14 @@ func (c *labContext) AfterFunc(cancel func()) (stop func() bool) {
 	}
 }
 
-// forgotten returns the lines that made the children which are left.
+// forgotten says which children are left, and the lines that made them.
 func (c *labContext) forgotten() []string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	var lines []string
 	for made := range c.children {
-		if made.madeAt != "" {
-			lines = append(lines, "the context made at "+made.madeAt+" was never cancelled")
+		if made.left != "" {
+			lines = append(lines, made.left)
 		}
 	}
 	return tally(lines)

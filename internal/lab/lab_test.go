@@ -174,6 +174,11 @@ func victims() map[string]func(*testing.T) {
 				_ = cancel
 			})
 		},
+		"AfterFunc that is never stopped": func(t *testing.T) {
+			Run(t, func(l *Lab) {
+				context.AfterFunc(l.Context(), func() {}) // VICTIM
+			})
+		},
 		"stream on a context that the test does not own": func(t *testing.T) {
 			Run(t, func(l *Lab) {
 				client, _ := l.Connect(service{chat: untilCancelled})
@@ -335,6 +340,7 @@ the server's Chat handler still runs: blocked in Send at HANDLER`,
 1 of 2 RPCs never ended (Chat, opened at services_test.go)`,
 		"stream of somebody else's connection": `1 streams never ended that were opened past the lab's own connections`,
 		"context that is never cancelled":      `the context made at VICTIM was never cancelled`,
+		"AfterFunc that is never stopped":      `the context.AfterFunc of VICTIM was never stopped`,
 		"stream on a context that the test does not own": `
 1 of 1 RPCs never ended (Chat, opened at VICTIM)
 the server's Chat handler still runs: blocked receiving from a channel at services_test.go`,
