@@ -1,0 +1,58 @@
+// Right: a goroutine receives, and this one handles.
+package main
+
+import (
+	"context"
+	"errors"
+	"io"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	feedv1 "example.com/mygrpc/gen/feed/v1"
+)
+
+func tail(ctx context.Context, client feedv1.FeedServiceClient, topic string, handle func(*feedv1.Event)) error {
+	streamCtx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	timer := time.AfterFunc(openWithin, cancel)
+	stream, err := client.Watch(streamCtx, &feedv1.WatchRequest{Topic: topic}, grpc.WaitForReady(true))
+	if err == nil {
+		stream.Header()
+	}
+	if !timer.Stop() {
+		if ctx.Err() != nil {
+			return status.FromContextError(ctx.Err()).Err()
+		}
+		return status.Error(codes.DeadlineExceeded, "not open in time")
+	}
+	if err != nil {
+		return err
+	}
+	events := make(chan *feedv1.Event)
+	group, recvCtx := errgroup.WithContext(streamCtx)
+	group.Go(func() error {
+		defer close(events)
+		for {
+			ev, err := stream.Recv()
+			if errors.Is(err, io.EOF) {
+				return nil
+			}
+			if err != nil {
+				return err
+			}
+			select {
+			case events <- ev:
+			case <-recvCtx.Done():
+				return status.FromContextError(recvCtx.Err()).Err()
+			}
+		}
+	})
+	for ev := range events {
+		handle(ev)
+	}
+	return group.Wait()
+}

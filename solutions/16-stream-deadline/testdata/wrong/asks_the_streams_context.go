@@ -1,0 +1,46 @@
+// Wrong: asks the context that both end, the timer and the caller.
+//
+// Fails: TestTheCancelOfTheCallerHolds
+// Says: the caller cancelled while the stream opened, 2.3s after the beginning, and tail returned code DeadlineExceeded
+// Says: want code Canceled
+package main
+
+import (
+	"context"
+	"errors"
+	"io"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	feedv1 "example.com/mygrpc/gen/feed/v1"
+)
+
+func tail(ctx context.Context, client feedv1.FeedServiceClient, topic string, handle func(*feedv1.Event)) error {
+	streamCtx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	timer := time.AfterFunc(openWithin, cancel)
+	stream, err := client.Watch(streamCtx, &feedv1.WatchRequest{Topic: topic}, grpc.WaitForReady(true))
+	if err == nil {
+		stream.Header()
+	}
+	timer.Stop()
+	if streamCtx.Err() != nil {
+		return status.Error(codes.DeadlineExceeded, "not open in time")
+	}
+	if err != nil {
+		return err
+	}
+	for {
+		ev, err := stream.Recv()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		handle(ev)
+	}
+}

@@ -1,0 +1,45 @@
+// Wrong: takes the return of Watch for the opening. It does not wait for the server.
+//
+// Fails: TestAnOpeningEndsAfterFiveSeconds
+// Says: the server took the stream and sent no header, and tail, which should have returned after 5s, has not returned after 1h0m5s
+// Says: blocked in Recv at answer.go:
+package main
+
+import (
+	"context"
+	"errors"
+	"io"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	feedv1 "example.com/mygrpc/gen/feed/v1"
+)
+
+func tail(ctx context.Context, client feedv1.FeedServiceClient, topic string, handle func(*feedv1.Event)) error {
+	streamCtx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	timer := time.AfterFunc(openWithin, cancel)
+	stream, err := client.Watch(streamCtx, &feedv1.WatchRequest{Topic: topic}, grpc.WaitForReady(true))
+	if !timer.Stop() {
+		if ctx.Err() != nil {
+			return status.FromContextError(ctx.Err()).Err()
+		}
+		return status.Error(codes.DeadlineExceeded, "not open in time")
+	}
+	if err != nil {
+		return err
+	}
+	for {
+		ev, err := stream.Recv()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		handle(ev)
+	}
+}

@@ -1,0 +1,55 @@
+// Wrong: waits for a server by opening again each second.
+//
+// Fails: TestTailWaitsForAServerThatRestarts
+// Says: the server was away for 1.5s
+// Says: tail called Watch
+// Says: times, want once
+package main
+
+import (
+	"context"
+	"errors"
+	"io"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	feedv1 "example.com/mygrpc/gen/feed/v1"
+)
+
+func tail(ctx context.Context, client feedv1.FeedServiceClient, topic string, handle func(*feedv1.Event)) error {
+	streamCtx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	timer := time.AfterFunc(openWithin, cancel)
+	stream, err := client.Watch(streamCtx, &feedv1.WatchRequest{Topic: topic})
+	for status.Code(err) == codes.Unavailable {
+		select {
+		case <-time.After(time.Second):
+		case <-streamCtx.Done():
+		}
+		stream, err = client.Watch(streamCtx, &feedv1.WatchRequest{Topic: topic})
+	}
+	if err == nil {
+		stream.Header()
+	}
+	if !timer.Stop() {
+		if ctx.Err() != nil {
+			return status.FromContextError(ctx.Err()).Err()
+		}
+		return status.Error(codes.DeadlineExceeded, "not open in time")
+	}
+	if err != nil {
+		return err
+	}
+	for {
+		ev, err := stream.Recv()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		handle(ev)
+	}
+}

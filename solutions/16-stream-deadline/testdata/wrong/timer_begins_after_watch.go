@@ -1,0 +1,49 @@
+// Wrong: starts the timer when Watch has returned. WaitForReady makes Watch wait.
+//
+// Fails: TestAnOpeningEndsAfterFiveSeconds
+// Says: there was no place on the connection, and tail, which should have returned after 5s, has not returned after 1h0m5s
+// Says: blocked in Watch at answer.go:
+package main
+
+import (
+	"context"
+	"errors"
+	"io"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	feedv1 "example.com/mygrpc/gen/feed/v1"
+)
+
+func tail(ctx context.Context, client feedv1.FeedServiceClient, topic string, handle func(*feedv1.Event)) error {
+	streamCtx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	stream, err := client.Watch(streamCtx, &feedv1.WatchRequest{Topic: topic}, grpc.WaitForReady(true))
+	if err != nil {
+		return err
+	}
+	timer := time.AfterFunc(openWithin, cancel)
+	stream.Header()
+	if !timer.Stop() {
+		if ctx.Err() != nil {
+			return status.FromContextError(ctx.Err()).Err()
+		}
+		return status.Error(codes.DeadlineExceeded, "not open in time")
+	}
+	if err != nil {
+		return err
+	}
+	for {
+		ev, err := stream.Recv()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		handle(ev)
+	}
+}
