@@ -171,7 +171,7 @@ func (c *companion) check(ctx context.Context, list ...workbook.Exercise) (map[w
 	}
 	// The first build compiles grpc, and nothing would be seen of it.
 	notice := time.AfterFunc(5*time.Second, func() {
-		fmt.Fprintln(c.stderr, "still compiling or checking; the very first time gRPC is compiled, for a minute or two")
+		fmt.Fprintln(c.stderr, "still compiling or checking; where gRPC has to be compiled first, it takes a minute or two")
 	})
 	defer notice.Stop()
 	results, err := check.Run(ctx)
