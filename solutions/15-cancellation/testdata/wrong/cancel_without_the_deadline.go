@@ -1,0 +1,67 @@
+// Wrong: lets the client's end cancel the upstream, and keeps the deadline to itself.
+//
+// Fails: TestTheDeadlineOfTheClientReachesTheUpstream
+// Says: the client has a deadline, and the upstream was asked without one
+package main
+
+import (
+	"context"
+	"errors"
+	"io"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	feedv1 "example.com/mygrpc/gen/feed/v1"
+)
+
+// relay passes on the events of its upstream.
+type relay struct {
+	feedv1.UnimplementedFeedServiceServer
+	upstream feedv1.FeedServiceClient
+	audit    audit
+}
+
+// Watch passes on the topic until either stream is over, and then writes down
+// how many events the client got.
+func (r *relay) Watch(req *feedv1.WatchRequest, stream grpc.ServerStreamingServer[feedv1.Event]) error {
+	ctx, sent := stream.Context(), 0
+	defer func() {
+		last, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+		defer cancel()
+		r.audit(last, req.GetTopic(), sent)
+	}()
+	up, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	defer context.AfterFunc(ctx, cancel)()
+	upstream, err := r.upstream.Watch(up, req)
+	if err != nil {
+		return translate(ctx, err)
+	}
+	for {
+		ev, err := upstream.Recv()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return translate(ctx, err)
+		}
+		if err := stream.Send(ev); err != nil {
+			return err
+		}
+		sent++
+	}
+}
+
+// translate says what an error of the upstream means to the client.
+func translate(ctx context.Context, err error) error {
+	switch {
+	case ctx.Err() != nil:
+		return status.FromContextError(ctx.Err()).Err()
+	case status.Code(err) == codes.NotFound:
+		return status.Error(codes.NotFound, "no such topic")
+	}
+	return status.Error(codes.Unavailable, "the feed is interrupted")
+}

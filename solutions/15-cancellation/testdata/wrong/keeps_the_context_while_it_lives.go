@@ -1,0 +1,67 @@
+// Wrong: detaches the audit's context only if the client has left when the audit begins.
+//
+// Fails: TestAnAuditOutlivesTheClient
+// Says: the upstream ended with OK, and during the audit the client cancelled, and the context that audit got ended 1s after the call: an audit takes up to 2s
+package main
+
+import (
+	"context"
+	"errors"
+	"io"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	feedv1 "example.com/mygrpc/gen/feed/v1"
+)
+
+// relay passes on the events of its upstream.
+type relay struct {
+	feedv1.UnimplementedFeedServiceServer
+	upstream feedv1.FeedServiceClient
+	audit    audit
+}
+
+// Watch passes on the topic until either stream is over, and then writes down
+// how many events the client got.
+func (r *relay) Watch(req *feedv1.WatchRequest, stream grpc.ServerStreamingServer[feedv1.Event]) error {
+	ctx, sent := stream.Context(), 0
+	defer func() {
+		parent := ctx
+		if ctx.Err() != nil { // only who has left needs the detached one
+			parent = context.WithoutCancel(ctx)
+		}
+		last, release := context.WithTimeout(parent, 5*time.Second)
+		defer release()
+		r.audit(last, req.GetTopic(), sent)
+	}()
+	upstream, err := r.upstream.Watch(ctx, req)
+	if err != nil {
+		return translate(ctx, err)
+	}
+	for {
+		ev, err := upstream.Recv()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return translate(ctx, err)
+		}
+		if err := stream.Send(ev); err != nil {
+			return err
+		}
+		sent++
+	}
+}
+
+func translate(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return status.FromContextError(ctx.Err()).Err()
+	}
+	if status.Code(err) == codes.NotFound {
+		return status.Error(codes.NotFound, "no such topic")
+	}
+	return status.Error(codes.Unavailable, "the feed is interrupted")
+}

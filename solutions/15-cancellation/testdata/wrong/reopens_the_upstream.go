@@ -1,0 +1,71 @@
+// Wrong: opens the upstream again when it is Unavailable, which may repeat events: that is up to the client.
+//
+// Fails: TestEveryOtherFailureIsUnavailable
+// Says: the upstream failed with Unavailable, and 100ms later
+// Says: answer.go:
+package main
+
+import (
+	"context"
+	"errors"
+	"io"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	feedv1 "example.com/mygrpc/gen/feed/v1"
+)
+
+// relay passes on the events of its upstream.
+type relay struct {
+	feedv1.UnimplementedFeedServiceServer
+	upstream feedv1.FeedServiceClient
+	audit    audit
+}
+
+// Watch passes on the topic until either stream is over, and then writes down
+// how many events the client got.
+func (r *relay) Watch(req *feedv1.WatchRequest, stream grpc.ServerStreamingServer[feedv1.Event]) error {
+	ctx, sent := stream.Context(), 0
+	defer func() {
+		last, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+		defer cancel()
+		r.audit(last, req.GetTopic(), sent)
+	}()
+	for {
+		upstream, err := r.upstream.Watch(ctx, req)
+		for err == nil {
+			var ev *feedv1.Event
+			if ev, err = upstream.Recv(); err == nil {
+				if err := stream.Send(ev); err != nil {
+					return err
+				}
+				sent++
+			}
+		}
+		switch {
+		case errors.Is(err, io.EOF):
+			return nil
+		case ctx.Err() != nil || status.Code(err) != codes.Unavailable:
+			return translate(ctx, err)
+		}
+		select {
+		case <-time.After(time.Second):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// translate says what an error of the upstream means to the client.
+func translate(ctx context.Context, err error) error {
+	switch {
+	case ctx.Err() != nil:
+		return status.FromContextError(ctx.Err()).Err()
+	case status.Code(err) == codes.NotFound:
+		return status.Error(codes.NotFound, "no such topic")
+	}
+	return status.Error(codes.Unavailable, "the feed is interrupted")
+}
