@@ -1,0 +1,44 @@
+// Wrong: cancels with ErrIdle itself, and so may its caller: then it takes the cancel of its caller for its own.
+//
+// Fails: TestTheEndOfTheCallerIsNoSilence
+// Says: the caller cancelled with the cause ErrIdle: watchIdle returned ErrIdle after 2 events, want code Canceled
+package main
+
+import (
+	"context"
+	"errors"
+	"io"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	feedv1 "example.com/mygrpc/gen/feed/v1"
+)
+
+// watchIdle hands the events of a topic to handle, one after the other, until
+// the topic ends, or until it has waited for an event for as long as idle says:
+// then it returns ErrIdle.
+func watchIdle(ctx context.Context, client feedv1.FeedServiceClient, topic string,
+	idle time.Duration, handle func(*feedv1.Event)) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	timer := time.AfterFunc(idle, func() { cancel(ErrIdle) })
+	defer timer.Stop()
+	stream, err := client.Watch(ctx, &feedv1.WatchRequest{Topic: topic})
+	for err == nil {
+		var ev *feedv1.Event
+		if ev, err = stream.Recv(); err == nil {
+			timer.Stop()
+			handle(ev)
+			timer.Reset(idle)
+		}
+	}
+	if errors.Is(err, io.EOF) {
+		return nil
+	}
+	if status.Code(err) == codes.Canceled && context.Cause(ctx) == ErrIdle {
+		return ErrIdle
+	}
+	return err
+}

@@ -1,0 +1,62 @@
+// Wrong: waits for an event or a timer that also runs while handle does: then both are ready, and select throws dice.
+//
+// Fails: TestASlowHandleIsNotSilence
+// Says: watchIdle returned ErrIdle after
+package main
+
+import (
+	"context"
+	"errors"
+	"io"
+	"time"
+
+	feedv1 "example.com/mygrpc/gen/feed/v1"
+)
+
+// watchIdle hands the events of a topic to handle, one after the other, until
+// the topic ends, or until it has waited for an event for as long as idle says:
+// then it returns ErrIdle.
+func watchIdle(ctx context.Context, client feedv1.FeedServiceClient, topic string,
+	idle time.Duration, handle func(*feedv1.Event)) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	type received struct {
+		ev  *feedv1.Event
+		err error
+	}
+	next := make(chan received)
+	go func() {
+		stream, err := client.Watch(ctx, &feedv1.WatchRequest{Topic: topic})
+		for {
+			r := received{err: err}
+			if err == nil {
+				r.ev, r.err = stream.Recv()
+			}
+			select {
+			case next <- r:
+			case <-ctx.Done():
+				return
+			}
+			if r.err != nil {
+				return
+			}
+		}
+	}()
+	timer := time.NewTimer(idle)
+	defer timer.Stop()
+	for {
+		select {
+		case r := <-next:
+			if errors.Is(r.err, io.EOF) {
+				return nil
+			}
+			if r.err != nil {
+				return r.err
+			}
+			timer.Reset(idle)
+			handle(r.ev)
+		case <-timer.C:
+			return ErrIdle
+		}
+	}
+}

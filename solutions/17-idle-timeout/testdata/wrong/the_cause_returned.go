@@ -1,0 +1,43 @@
+// Wrong: returns the cause of whatever cancel it was: the code is lost.
+//
+// Fails: TestTheEndOfTheCallerIsNoSilence
+// Says: the caller cancelled with the cause "the user left": watchIdle returned code Unknown (the user left) after 2 events, want code Canceled
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	feedv1 "example.com/mygrpc/gen/feed/v1"
+)
+
+// watchIdle hands the events of a topic to handle, one after the other, until
+// the topic ends, or until it has waited for an event for as long as idle says:
+// then it returns ErrIdle.
+func watchIdle(ctx context.Context, client feedv1.FeedServiceClient, topic string,
+	idle time.Duration, handle func(*feedv1.Event)) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	silence := fmt.Errorf("%w: no event for %v", ErrIdle, idle)
+	timer := time.AfterFunc(idle, func() { cancel(silence) })
+	defer timer.Stop()
+	stream, err := client.Watch(ctx, &feedv1.WatchRequest{Topic: topic})
+	for err == nil {
+		var ev *feedv1.Event
+		if ev, err = stream.Recv(); err == nil {
+			timer.Stop()
+			handle(ev)
+			timer.Reset(idle)
+		}
+	}
+	if errors.Is(err, io.EOF) {
+		return nil
+	}
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return err
+}

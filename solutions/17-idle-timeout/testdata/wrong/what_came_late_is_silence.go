@@ -1,0 +1,45 @@
+// Wrong: asks the clock when an event has come and after handle, instead of the wait: what ended meanwhile is silence to it.
+//
+// Fails: TestAnEndWhileHandleRunsIsNoSilence
+// Says: handle took 47s, and while it ran for event 1, the topic ended with code NotFound: watchIdle returned ErrIdle after 1 event, want code NotFound
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	feedv1 "example.com/mygrpc/gen/feed/v1"
+)
+
+// watchIdle hands the events of a topic to handle, one after the other, until
+// the topic ends, or until it has waited for an event for as long as idle says:
+// then it returns ErrIdle.
+func watchIdle(ctx context.Context, client feedv1.FeedServiceClient, topic string,
+	idle time.Duration, handle func(*feedv1.Event)) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	silence := fmt.Errorf("%w: no event for %v", ErrIdle, idle)
+	timer := time.AfterFunc(idle, func() { cancel(silence) })
+	defer timer.Stop()
+	last := time.Now()
+	stream, err := client.Watch(ctx, &feedv1.WatchRequest{Topic: topic})
+	for err == nil {
+		var ev *feedv1.Event
+		if ev, err = stream.Recv(); err == nil {
+			timer.Stop()
+			last = time.Now()
+			handle(ev)
+			timer.Reset(idle)
+		}
+	}
+	if errors.Is(err, io.EOF) {
+		return nil
+	}
+	if time.Since(last) >= idle {
+		return silence
+	}
+	return err
+}
