@@ -1,0 +1,58 @@
+// Right: gives the upload a context of its own that ends with the caller, and returns the context's own error.
+package main
+
+import (
+	"context"
+	"errors"
+	"io"
+
+	"google.golang.org/grpc"
+
+	feedv1 "example.com/mygrpc/gen/feed/v1"
+)
+
+// server streams what its sources give.
+type server struct {
+	feedv1.UnimplementedFeedServiceServer
+	open func(topic string) source
+}
+
+// Watch sends the events of a topic at the pace of its client, and ends as
+// the topic ends.
+func (s *server) Watch(req *feedv1.WatchRequest, stream grpc.ServerStreamingServer[feedv1.Event]) error {
+	source := s.open(req.GetTopic())
+	for {
+		ev, err := source.Next(stream.Context())
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if err := stream.Send(ev); err != nil {
+			return err
+		}
+	}
+}
+
+// uploadFrom sends what next gives, at the pace of the server, until next says
+// false. It returns the server's count.
+func uploadFrom(ctx context.Context, client feedv1.FeedServiceClient, next func() (*feedv1.Event, bool)) (int32, error) {
+	own, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	defer context.AfterFunc(ctx, cancel)()
+	stream, err := client.UploadEvents(own)
+	if err != nil {
+		return 0, err
+	}
+	for ev, ok := next(); ok; ev, ok = next() {
+		if stream.Send(ev) != nil {
+			break
+		}
+	}
+	result, err := stream.CloseAndRecv()
+	if err != nil && ctx.Err() != nil {
+		return 0, ctx.Err()
+	}
+	return result.GetReceived(), err
+}

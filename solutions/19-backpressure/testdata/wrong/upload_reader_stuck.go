@@ -1,0 +1,67 @@
+// Wrong: the reader waits for a place in the channel after the stream has ended, and uploadFrom for it.
+//
+// Fails: TestUploadEndsAsTheServerEnds
+// Says: uploadFrom has not returned after
+package main
+
+import (
+	"context"
+	"errors"
+	"io"
+	"sync"
+
+	"google.golang.org/grpc"
+
+	feedv1 "example.com/mygrpc/gen/feed/v1"
+)
+
+// server streams what its sources give.
+type server struct {
+	feedv1.UnimplementedFeedServiceServer
+	open func(topic string) source
+}
+
+// Watch sends the events of a topic at the pace of its client, and ends as
+// the topic ends.
+func (s *server) Watch(req *feedv1.WatchRequest, stream grpc.ServerStreamingServer[feedv1.Event]) error {
+	source := s.open(req.GetTopic())
+	for {
+		ev, err := source.Next(stream.Context())
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if err := stream.Send(ev); err != nil {
+			return err
+		}
+	}
+}
+
+// uploadFrom sends what next gives, at the pace of the server, until next says
+// false. It returns the server's count.
+func uploadFrom(ctx context.Context, client feedv1.FeedServiceClient, next func() (*feedv1.Event, bool)) (int32, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	stream, err := client.UploadEvents(ctx)
+	if err != nil {
+		return 0, err
+	}
+	events := make(chan *feedv1.Event)
+	var reader sync.WaitGroup
+	defer reader.Wait()
+	reader.Go(func() {
+		defer close(events)
+		for ev, ok := next(); ok; ev, ok = next() {
+			events <- ev
+		}
+	})
+	for ev := range events {
+		if stream.Send(ev) != nil {
+			break
+		}
+	}
+	result, err := stream.CloseAndRecv()
+	return result.GetReceived(), err
+}

@@ -1,0 +1,67 @@
+// Wrong: opens a stream for each hundred events, to be below the window.
+//
+// Fails: TestUploadSendsEveryEventInOrder
+// Says: uploadFrom opened 10 streams, want one
+package main
+
+import (
+	"context"
+	"errors"
+	"io"
+
+	"google.golang.org/grpc"
+
+	feedv1 "example.com/mygrpc/gen/feed/v1"
+)
+
+// server streams what its sources give.
+type server struct {
+	feedv1.UnimplementedFeedServiceServer
+	open func(topic string) source
+}
+
+// Watch sends the events of a topic at the pace of its client, and ends as
+// the topic ends.
+func (s *server) Watch(req *feedv1.WatchRequest, stream grpc.ServerStreamingServer[feedv1.Event]) error {
+	source := s.open(req.GetTopic())
+	for {
+		ev, err := source.Next(stream.Context())
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if err := stream.Send(ev); err != nil {
+			return err
+		}
+	}
+}
+
+// uploadFrom sends what next gives, at the pace of the server, until next says
+// false. It returns the server's count.
+func uploadFrom(ctx context.Context, client feedv1.FeedServiceClient, next func() (*feedv1.Event, bool)) (int32, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var total int32
+	ev, ok := next()
+	for {
+		stream, err := client.UploadEvents(ctx)
+		if err != nil {
+			return total, err
+		}
+		for range 100 {
+			if !ok || stream.Send(ev) != nil {
+				break
+			}
+			ev, ok = next()
+		}
+		result, err := stream.CloseAndRecv()
+		if err != nil {
+			return total, err
+		}
+		if total = result.GetReceived(); !ok {
+			return total, nil
+		}
+	}
+}
