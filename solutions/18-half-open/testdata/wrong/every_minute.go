@@ -1,0 +1,38 @@
+// Wrong: the numbers of the chapter's list, not those of the task.
+//
+// Fails: TestTheServerNoticesADeadClient
+// Says: and the server noticed only after 1m19.99s, want it within 30s
+package main
+
+import (
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/keepalive"
+)
+
+// serverOptions is what our servers are started with, beside the credentials.
+func serverOptions() []grpc.ServerOption {
+	return []grpc.ServerOption{
+		grpc.KeepaliveParams(keepalive.ServerParameters{
+			Time:    time.Minute,
+			Timeout: 20 * time.Second,
+		}),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{
+			MinTime:             30 * time.Second,
+			PermitWithoutStream: true,
+		}),
+	}
+}
+
+// dialOptions is what our clients connect with, beside the credentials.
+func dialOptions() []grpc.DialOption {
+	return []grpc.DialOption{
+		grpc.WithKeepaliveParams(keepalive.ClientParameters{
+			Time:                time.Minute,
+			Timeout:             20 * time.Second,
+			PermitWithoutStream: true,
+		}),
+		grpc.WithIdleTimeout(0),
+	}
+}

@@ -1,0 +1,40 @@
+// Wrong: gRPC varies MaxConnectionAge by a tenth, so 26 hours may be 23.4.
+//
+// Fails: TestAHealthyConnectionLivesADay
+// Says: and no stream, the connection was not kept, over a healthy network: after
+// Says: the server said GOAWAY NO_ERROR max_age
+package main
+
+import (
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/keepalive"
+)
+
+// serverOptions is what our servers are started with, beside the credentials.
+func serverOptions() []grpc.ServerOption {
+	return []grpc.ServerOption{
+		grpc.KeepaliveParams(keepalive.ServerParameters{
+			Time:             20 * time.Second,
+			Timeout:          10 * time.Second,
+			MaxConnectionAge: 26 * time.Hour,
+		}),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{
+			MinTime:             5 * time.Second,
+			PermitWithoutStream: true,
+		}),
+	}
+}
+
+// dialOptions is what our clients connect with, beside the credentials.
+func dialOptions() []grpc.DialOption {
+	return []grpc.DialOption{
+		grpc.WithKeepaliveParams(keepalive.ClientParameters{
+			Time:                20 * time.Second,
+			Timeout:             10 * time.Second,
+			PermitWithoutStream: true,
+		}),
+		grpc.WithIdleTimeout(0),
+	}
+}

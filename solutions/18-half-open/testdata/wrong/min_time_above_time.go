@@ -1,0 +1,39 @@
+// Wrong: the server allows a PING in 30 s, and its own clients ask after 20 s.
+//
+// Fails: TestAHealthyConnectionLivesADay
+// Says: and a silent stream, the connection was not kept, over a healthy network: after
+// Says: too_many_pings
+package main
+
+import (
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/keepalive"
+)
+
+// serverOptions is what our servers are started with, beside the credentials.
+func serverOptions() []grpc.ServerOption {
+	return []grpc.ServerOption{
+		grpc.KeepaliveParams(keepalive.ServerParameters{
+			Time:    20 * time.Second,
+			Timeout: 10 * time.Second,
+		}),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{
+			MinTime:             30 * time.Second,
+			PermitWithoutStream: true,
+		}),
+	}
+}
+
+// dialOptions is what our clients connect with, beside the credentials.
+func dialOptions() []grpc.DialOption {
+	return []grpc.DialOption{
+		grpc.WithKeepaliveParams(keepalive.ClientParameters{
+			Time:                20 * time.Second,
+			Timeout:             10 * time.Second,
+			PermitWithoutStream: true,
+		}),
+		grpc.WithIdleTimeout(0),
+	}
+}

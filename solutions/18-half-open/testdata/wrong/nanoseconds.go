@@ -1,0 +1,38 @@
+// Wrong: ten nanoseconds, because a Duration was given a number without a unit.
+//
+// Fails: TestAHealthyConnectionLivesADay
+// Says: and a silent stream, the connection was not kept, over a healthy network: after 20s the client closed it
+package main
+
+import (
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/keepalive"
+)
+
+// serverOptions is what our servers are started with, beside the credentials.
+func serverOptions() []grpc.ServerOption {
+	return []grpc.ServerOption{
+		grpc.KeepaliveParams(keepalive.ServerParameters{
+			Time:    20 * time.Second,
+			Timeout: 10,
+		}),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{
+			MinTime:             5 * time.Second,
+			PermitWithoutStream: true,
+		}),
+	}
+}
+
+// dialOptions is what our clients connect with, beside the credentials.
+func dialOptions() []grpc.DialOption {
+	return []grpc.DialOption{
+		grpc.WithKeepaliveParams(keepalive.ClientParameters{
+			Time:                20 * time.Second,
+			Timeout:             10,
+			PermitWithoutStream: true,
+		}),
+		grpc.WithIdleTimeout(0),
+	}
+}
