@@ -30,14 +30,15 @@ type (
 )
 
 // A source returns the next event, and io.EOF after the last. It can wait:
-// what nobody asks for stays where it is, in a file, a table, a log.
+// what nobody asks for stays where it is, in a file, a table, a log. It returns
+// when ctx ends, and it is for one stream: no two goroutines may ask at once.
 type source func(ctx context.Context) (*feedv1.Event, error)
 
 // A forwarder hands the events of a source to the Send of a stream, on either
 // side. It returns nil after the last event.
 type forwarder func(ctx context.Context, next source, send func(*feedv1.Event) error) error
 
-// forward asks for an event when the one before it is sent. When Send waits
+// forward asks for an event when Send has taken the one before it. When Send waits
 // for the peer, the source waits for Send.
 func forward(ctx context.Context, next source, send func(*feedv1.Event) error) error {
 	for {
@@ -117,7 +118,7 @@ func forwardThroughQueue(
 
 // throughChannel makes a forwarder with a channel of so many slots between
 // source and Send. When it is full the source waits again: the channel adds
-// its slots to what Send takes, and a goroutine that has to be ended.
+// its slots and one in hand to what Send takes, and a goroutine to be ended.
 func throughChannel(slots int) forwarder {
 	return func(ctx context.Context, next source, send func(*feedv1.Event) error) error {
 		ctx, cancel := context.WithCancel(ctx)
@@ -130,7 +131,7 @@ func throughChannel(slots int) forwarder {
 				ev, err := next(ctx)
 				select {
 				case items <- item{ev, err}:
-				case <-ctx.Done(): // Send has failed: nobody takes it
+				case <-ctx.Done(): // Send has failed, or the stream has ended
 					return
 				}
 				if err != nil {
@@ -150,7 +151,7 @@ func throughChannel(slots int) forwarder {
 	}
 }
 
-// server streams a topic down, and takes events up.
+// server streams a topic down, to one Watch, and takes events up.
 type server struct {
 	feedv1.UnimplementedFeedServiceServer
 	forward forwarder
@@ -236,19 +237,23 @@ func stall(
 	}
 	defer end()
 	ctx, cancel := context.WithCancel(ctx)
+	defer cancel() // ends a Send that blocks, on either side
 	done := make(chan error, 1)
 	go func() { done <- open(ctx, client, forward, topic) }()
-	for last := int64(-1); last != taken.Load() && ctx.Err() == nil; {
-		last = taken.Load()
+	for last := int64(0); ; {
 		select {
-		case <-time.After(10 * time.Millisecond):
-		case <-ctx.Done():
+		case <-time.After(15 * time.Millisecond):
+		case err := <-done: // no stall: the RPC failed, or ctx has ended
+			return 0, err
 		}
+		now := taken.Load()
+		if now > 0 && now == last {
+			cancel()
+			<-done
+			return now, nil
+		}
+		last = now
 	}
-	stalled := taken.Load()
-	cancel() // ends a Send that blocks, on either side
-	<-done
-	return stalled, nil
 }
 
 // openWatch opens a stream and never calls Recv.
