@@ -159,7 +159,8 @@ func (z zoo) run(t *testing.T, binary, variant, file string) workbook.Result {
 		Program: append([]string{z.test2json, "-p", workbook.Module + "/" + dir,
 			binary, "-test.v=test2json", "-test.paniconexit0"}, repeat...),
 		// A variant does not live long enough to need the garbage collector,
-		// which costs a quarter of the processor time.
+		// which costs a quarter of the processor time, and which in go1.26.8 has
+		// ended one with "found pointer to free object": nobody knows why.
 		Env: []string{"VARIANT=" + variant, "GOGC=off", "GOMEMLIMIT=512MiB"},
 		// Other packages are tested at the same time, perhaps with -race.
 		Limit: time.Minute,

@@ -181,7 +181,8 @@ type watched struct {
 	*call
 	stream grpc.ServerStreamingClient[feedv1.Event]
 	cancel func()
-	got    int
+	got    int           // events
+	read   time.Duration // when it began to read
 }
 
 // watching runs body with a stream of Watch, whose deadline is far unless the
@@ -209,6 +210,9 @@ func watching(t *testing.T, b *bench, deadline time.Duration, body func(*watched
 // wantEvents reads n events, each within limit.
 func (w *watched) wantEvents(n int, limit time.Duration) {
 	w.Helper()
+	if w.got == 0 {
+		w.read = w.Elapsed().Round(time.Second)
+	}
 	for range n {
 		var ev *feedv1.Event
 		var err error
@@ -216,9 +220,9 @@ func (w *watched) wantEvents(n int, limit time.Duration) {
 		want := w.b.events[w.got]
 		switch {
 		case errors.Is(err, io.EOF):
-			w.Fatalf("the client got %d events and then io.EOF, and its topic had %d before its end", w.got, len(w.b.events))
+			w.Fatalf("the client began to read after %v, got %d events and then io.EOF, and its topic had %d before its end", w.read, w.got, len(w.b.events))
 		case err != nil:
-			w.Fatalf("the client got %d events and then code %v (%v), and its topic had %d", w.got, status.Code(err), err, len(w.b.events))
+			w.Fatalf("the client began to read after %v, got %d events and then code %v (%v), and its topic had %d", w.read, w.got, status.Code(err), err, len(w.b.events))
 		case lab.Text(ev) != lab.Text(want):
 			w.b.wantNoMisuse(w.Lab) // may be why
 			w.Fatalf("event %d that the client got is %s, want %s", w.got+1, lab.Text(ev), lab.Text(want))
@@ -475,7 +479,7 @@ func (u *upload) wantAll() {
 	defer u.p.mu.Unlock()
 	switch {
 	case u.err != nil:
-		u.Fatalf("the server read to the half-close and ended with OK, and uploadFrom returned the error %q", u.err)
+		u.Fatalf("the server read to the half-close and ended with OK, and uploadFrom returned after %v with the error %q", u.took.Round(time.Millisecond), u.err)
 	case !u.p.closed:
 		u.Fatalf("uploadFrom returned before it had half-closed the stream: the server had read %d of %d events", len(u.p.received), len(want))
 	case !slices.Equal(u.p.received, want):

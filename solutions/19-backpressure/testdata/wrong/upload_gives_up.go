@@ -1,7 +1,7 @@
 // Wrong: bounds the upload by a minute.
 //
 // Fails: TestUploadTakesNoMoreThanSend
-// Says: and uploadFrom returned the error
+// Says: and uploadFrom returned after 1m0s with the error
 package main
 
 import (

@@ -1,6 +1,7 @@
 // Wrong: takes a Send of more than a minute for the end of its client.
 //
 // Fails: TestWatchTakesNoMoreThanSend
+// Says: the client began to read after 24h0m10s
 // Says: events and then code ResourceExhausted
 package main
 
