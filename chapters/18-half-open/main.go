@@ -18,8 +18,10 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/status"
 
 	feedv1 "example.com/mygrpc/gen/feed/v1"
 )
@@ -126,7 +128,8 @@ func watchBeats(
 ) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	timer := time.AfterFunc(silence, func() { cancel(errSilent) })
+	silent := fmt.Errorf("%w for %v", errSilent, silence)
+	timer := time.AfterFunc(silence, func() { cancel(silent) })
 	defer timer.Stop()
 	stream, err := client.Watch(ctx, &feedv1.WatchRequest{Topic: "alerts"})
 	for err == nil {
@@ -139,8 +142,9 @@ func watchBeats(
 			timer.Reset(silence)
 		}
 	}
-	if context.Cause(ctx) == errSilent {
-		return errSilent
+	// Not the caller's cancel, and not an end that came first: chapter 17.
+	if status.Code(err) == codes.Canceled && context.Cause(ctx) == silent {
+		return silent
 	}
 	return err
 }

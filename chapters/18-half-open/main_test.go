@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -549,6 +550,12 @@ func TestAMissingBeatCrossesAProxy(t *testing.T) {
 		if len(gaveUp) > 0 {
 			l.Fatalf("watchBeats ended within the hour in which it heard each beat: %v", (<-gaveUp).err)
 		}
+		leaving, leave := context.WithCancelCause(l.Context())
+		time.AfterFunc(time.Second, func() { leave(errSilent) })
+		err := watchBeats(leaving, front.client, 30*time.Second, func(*feedv1.Event) {})
+		if errors.Is(err, errSilent) || status.Code(err) != codes.Canceled {
+			l.Errorf("its caller cancelled, and watchBeats returned %v, want Canceled", err)
+		}
 		for _, f := range front.Frames() {
 			if f.Type == "DATA" && f.From == lab.Server {
 				heard = front.start.Add(f.At + lab.Latency)
@@ -556,7 +563,7 @@ func TestAMissingBeatCrossesAProxy(t *testing.T) {
 		}
 		back.Blackhole()
 		e := <-gaveUp
-		if took := e.at.Sub(heard); took.Round(time.Second) != 30*time.Second || e.err != errSilent {
+		if took := e.at.Sub(heard); took.Round(time.Second) != 30*time.Second || !errors.Is(e.err, errSilent) {
 			l.Errorf("watchBeats returned %v %v after the last beat, want %v and 30s", e.err, took, errSilent)
 		}
 		l.Logf("heard for an hour; pulled behind the proxy, and watchBeats returned %q %v after the last beat", e.err, e.at.Sub(heard))
