@@ -252,12 +252,10 @@ func (l *Lab) Call(name string, limit time.Duration, f func()) {
 // (durably blocked), so while an answer holds its lock over the slow call and
 // another goroutine wants it, virtual time does not move.
 func (l *Lab) Settle() {
-	busy := []string{"running", "runnable", "preempted", "copystack", "syscall"}
-	for self := current(); slices.ContainsFunc(dump(), func(g goroutine) bool {
-		// One that assists the garbage collector is out of its bubble.
-		assists := strings.HasPrefix(g.state, "GC assist")
-		return assists || g.id != self.id && g.bubble == self.bubble && slices.Contains(busy, g.state)
-	}); {
+	self := current()
+	for slices.ContainsFunc(dump(), func(g goroutine) bool {
+		return g.id != self.id && (g.bubble == self.bubble && g.busy() || g.collects())
+	}) {
 		for range 10 { // a dump stops the world
 			runtime.Gosched()
 		}

@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"regexp"
 	"runtime"
+	"runtime/debug"
 	"strconv"
 	"strings"
 	"sync"
@@ -408,15 +409,17 @@ func verdict(out string) string {
 }
 
 // A goroutine takes a while to get where it waits: for a mutex, which keeps
-// virtual time from moving, or for a channel.
+// virtual time from moving, or for a channel. It allocates on its way, and so
+// works for the garbage collector now and then.
 func TestSettleWaitsUntilAllOthersWait(t *testing.T) {
+	defer debug.SetGCPercent(debug.SetGCPercent(1))
 	for name, wait := range map[string]func(mu *sync.Mutex, release chan bool){
 		"mutex":   func(mu *sync.Mutex, _ chan bool) { mu.Lock(); defer mu.Unlock() },
 		"channel": func(_ *sync.Mutex, release chan bool) { <-release },
 	} {
 		t.Run(name, func(t *testing.T) {
 			Run(t, func(l *Lab) {
-				for range 20 {
+				for range 100 {
 					var mu sync.Mutex
 					var steps atomic.Int32
 					var other sync.WaitGroup
@@ -425,6 +428,7 @@ func TestSettleWaitsUntilAllOthersWait(t *testing.T) {
 					other.Go(func() {
 						for range 10 {
 							steps.Add(1)
+							runtime.KeepAlive(make([]*int, 10_000))
 							runtime.Gosched()
 						}
 						wait(&mu, release)

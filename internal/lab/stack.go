@@ -126,6 +126,20 @@ func parse(text []byte) []goroutine {
 	return all
 }
 
+// busy reports whether the goroutine goes on by itself.
+func (g goroutine) busy() bool {
+	return slices.Contains([]string{"running", "runnable", "preempted", "copystack", "syscall"}, g.state)
+}
+
+// collects reports whether the goroutine may be at work for the garbage
+// collector. The runtime takes it out of its bubble for so long (gcStart in
+// runtime/mgc.go, gcAssistAlloc in mgcmark.go). A system call it does not make.
+func (g goroutine) collects() bool {
+	return g.bubble == "" && g.state != "syscall" && (g.busy() || slices.Contains([]string{
+		"semacquire", "garbage collection", "stopping the world", "GC assist marking", "GC assist wait",
+		"GC mark termination"}, g.state))
+}
+
 // user returns the innermost frame of the program under test, or of its test
 // where there is no other, and the frame that it called.
 func (g goroutine) user() (at, callee frame, ok bool) {
