@@ -77,7 +77,7 @@ func base(method string) string { return method[strings.LastIndex(method, "/")+1
 
 // caller returns the line of the program under test that is being executed.
 func caller() string {
-	at, _, _ := current().user()
+	at, _, _ := here().user()
 	return at.place()
 }
 

@@ -45,7 +45,8 @@ func (c *labContext) Err() error {
 func (c *labContext) AfterFunc(cancel func()) (stop func() bool) {
 	made := &child{cancel: cancel}
 	left := "the context made at %s was never cancelled"
-	for _, f := range current().frames {
+	stack := here()
+	for _, f := range stack.frames {
 		if strings.HasPrefix(f.fn, "google.golang.org/grpc") {
 			break
 		}
@@ -53,7 +54,8 @@ func (c *labContext) AfterFunc(cancel func()) (stop func() bool) {
 			left = "the context.AfterFunc of %s was never stopped"
 		}
 		if f.isUser() {
-			made.left = fmt.Sprintf(left, caller())
+			at, _, _ := stack.user()
+			made.left = fmt.Sprintf(left, at.place())
 			break
 		}
 	}

@@ -62,6 +62,20 @@ func (f frame) isUser() bool {
 	}
 }
 
+// here returns the stack of its caller, without what only a dump knows: the
+// goroutine's number, its state, and who started it. A dump costs more.
+func here() goroutine {
+	pcs := make([]uintptr, 128)
+	frames := runtime.CallersFrames(pcs[:runtime.Callers(2, pcs)])
+	var g goroutine
+	for more := true; more; {
+		var f runtime.Frame
+		f, more = frames.Next()
+		g.frames = append(g.frames, frame{fn: f.Function, file: f.File, line: f.Line})
+	}
+	return g
+}
+
 // current returns the goroutine that calls it.
 func current() goroutine {
 	buf := make([]byte, 64<<10)
