@@ -16,6 +16,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"runtime"
 	"slices"
 	"strings"
@@ -32,15 +33,21 @@ var (
 )
 
 // repeat says how often each variant is tested: -count and -cpu end up here.
-var repeat []string
+// repeated is whether that is more than once.
+var (
+	repeat   []string
+	repeated bool
+)
 
 // TestMain hands -count and -cpu down to the nested runs and runs the tests of
 // this package once: a variant is then compiled once, and the process which
-// runs it repeats it.
+// runs it repeats it. Of a wrong answer it repeats the test that must fail.
 func TestMain(m *testing.M) {
 	flag.Parse()
 	for name, once := range map[string]string{"test.count": "1", "test.cpu": ""} {
-		repeat = append(repeat, "-"+name+"="+flag.Lookup(name).Value.String())
+		value := flag.Lookup(name).Value.String()
+		repeat = append(repeat, "-"+name+"="+value)
+		repeated = repeated || value != once
 		if err := flag.Set(name, once); err != nil {
 			panic(err)
 		}
@@ -120,13 +127,16 @@ func (z zoo) test(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			file := variants[name]
+			kind, _, _ := strings.Cut(name, "/")
+			if kind == "wrong" {
+				z.caught(t, binary, name, file)
+				return
+			}
 			r := z.run(t, binary, name, file)
-			switch kind, _, _ := strings.Cut(name, "/"); kind {
+			switch kind {
 			case "starter":
 				sameEachTime(t, r)
 				z.starter(t, r)
-			case "wrong":
-				z.caught(t, r, file)
 			default:
 				if text := comment(t, file); kind == "right" && !strings.HasPrefix(text, "Right: ") {
 					t.Errorf("the file begins with %q, wanted a comment \"// Right: ...\"", text)
@@ -139,8 +149,8 @@ func (z zoo) test(t *testing.T) {
 	}
 }
 
-// run tests one variant in a process of its own.
-func (z zoo) run(t *testing.T, binary, variant, file string) workbook.Result {
+// run tests one variant in a process of its own, with more flags if there are.
+func (z zoo) run(t *testing.T, binary, variant, file string, more ...string) workbook.Result {
 	t.Helper()
 	z.slots <- struct{}{}
 	defer func() { <-z.slots }()
@@ -157,7 +167,7 @@ func (z zoo) run(t *testing.T, binary, variant, file string) workbook.Result {
 		Dirs:   []string{dir},
 		Answer: file,
 		Program: append([]string{z.test2json, "-p", workbook.Module + "/" + dir,
-			binary, "-test.v=test2json", "-test.paniconexit0"}, repeat...),
+			binary, "-test.v=test2json", "-test.paniconexit0"}, slices.Concat(repeat, more)...),
 		// A variant does not live long enough to need the garbage collector,
 		// which costs a quarter of the processor time, and which in go1.26.8 has
 		// ended one with "found pointer to free object": nobody knows why.
@@ -221,7 +231,7 @@ func block(readme, marker string) (from, to int, err error) {
 // caught proves that a wrong answer fails in the test which its first comment
 // names, with the message that it names, each time that it is tested. What
 // else it does may differ from run to run.
-func (z zoo) caught(t *testing.T, r workbook.Result, file string) {
+func (z zoo) caught(t *testing.T, binary, variant, file string) {
 	text := comment(t, file)
 	if !strings.HasPrefix(text, "Wrong: ") {
 		t.Fatalf("the file begins with %q, wanted a comment \"// Wrong: ...\"", text)
@@ -239,6 +249,11 @@ func (z zoo) caught(t *testing.T, r workbook.Result, file string) {
 	if fails == "" || len(says) == 0 {
 		t.Fatal("the first comment has no line \"Fails: ...\" or no line \"Says: ...\"")
 	}
+	var only []string
+	if repeated {
+		only = []string{"-test.run=" + exactly(fails)}
+	}
+	r := z.run(t, binary, variant, file, only...)
 	var said []string // by each run of the test
 	switch test := r.Test(fails); {
 	case r.Verdict == workbook.Pass:
@@ -265,6 +280,15 @@ func (z zoo) caught(t *testing.T, r workbook.Result, file string) {
 			}
 		}
 	}
+}
+
+// exactly returns the value of -test.run that selects the one test or subtest.
+func exactly(name string) string {
+	parts := strings.Split(name, "/")
+	for i, part := range parts {
+		parts[i] = "^" + regexp.QuoteMeta(part) + "$"
+	}
+	return strings.Join(parts, "/")
 }
 
 // oneLine makes a text that was broken into lines comparable.
