@@ -366,6 +366,7 @@ the server's Chat handler still runs: blocked receiving from a channel at servic
 	}
 	for name, want := range verdicts {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel() // some take their limit in real time
 			_, section, ok := strings.Cut(string(source), strconv.Quote(name)+": func(")
 			if !ok {
 				t.Fatal("there is no such victim")
@@ -419,7 +420,7 @@ func TestSettleWaitsUntilAllOthersWait(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			Run(t, func(l *Lab) {
-				for range 100 {
+				for range 25 {
 					var mu sync.Mutex
 					var steps atomic.Int32
 					var other sync.WaitGroup
