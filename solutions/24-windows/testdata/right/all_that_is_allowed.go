@@ -1,0 +1,17 @@
+// Right: as much as can be.
+package main
+
+import "google.golang.org/grpc"
+
+// serverOptions is what our servers are started with, beside the credentials.
+func serverOptions() []grpc.ServerOption {
+	return nil
+}
+
+// dialOptions is what our clients connect with, beside the credentials.
+func dialOptions() []grpc.DialOption {
+	return []grpc.DialOption{
+		grpc.WithStaticStreamWindowSize(4 << 20),
+		grpc.WithStaticConnWindowSize(4 << 20),
+	}
+}

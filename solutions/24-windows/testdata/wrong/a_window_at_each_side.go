@@ -1,0 +1,21 @@
+// Wrong: sets a window for the stream at the client and the connection's at the server.
+//
+// Fails: TestADownloadHasEightMegabytesASecond
+// Says: a download in messages of 4107 B had 0.25
+package main
+
+import "google.golang.org/grpc"
+
+// serverOptions is what our servers are started with, beside the credentials.
+func serverOptions() []grpc.ServerOption {
+	return []grpc.ServerOption{
+		grpc.StaticConnWindowSize(3 << 20),
+	}
+}
+
+// dialOptions is what our clients connect with, beside the credentials.
+func dialOptions() []grpc.DialOption {
+	return []grpc.DialOption{
+		grpc.WithStaticStreamWindowSize(3 << 20),
+	}
+}

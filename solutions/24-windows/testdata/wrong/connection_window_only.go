@@ -1,0 +1,19 @@
+// Wrong: raises the window of the connection, and a stream's is 64 KiB.
+//
+// Fails: TestADownloadHasEightMegabytesASecond
+// Says: a download in messages of 4107 B had 0.25
+package main
+
+import "google.golang.org/grpc"
+
+// serverOptions is what our servers are started with, beside the credentials.
+func serverOptions() []grpc.ServerOption {
+	return nil
+}
+
+// dialOptions is what our clients connect with, beside the credentials.
+func dialOptions() []grpc.DialOption {
+	return []grpc.DialOption{
+		grpc.WithStaticConnWindowSize(3 << 20),
+	}
+}

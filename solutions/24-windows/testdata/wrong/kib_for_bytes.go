@@ -1,0 +1,20 @@
+// Wrong: gives the size in KiB. What is below 64 KiB is ignored, and turns the estimator off.
+//
+// Fails: TestADownloadHasEightMegabytesASecond
+// Says: a download in messages of 4107 B had 0.25
+package main
+
+import "google.golang.org/grpc"
+
+// serverOptions is what our servers are started with, beside the credentials.
+func serverOptions() []grpc.ServerOption {
+	return nil
+}
+
+// dialOptions is what our clients connect with, beside the credentials.
+func dialOptions() []grpc.DialOption {
+	return []grpc.DialOption{
+		grpc.WithStaticStreamWindowSize(3 << 10),
+		grpc.WithStaticConnWindowSize(3 << 10),
+	}
+}

@@ -1,0 +1,17 @@
+// Wrong: leaves the windows to the estimator, which is fast in the end, and goes on.
+//
+// Fails: TestAStalledDownloadStaysWithinItsMemory
+// Says: a client read as fast as it could for 4.7s and then no more, and its memory had
+package main
+
+import "google.golang.org/grpc"
+
+// serverOptions is what our servers are started with, beside the credentials.
+func serverOptions() []grpc.ServerOption {
+	return nil
+}
+
+// dialOptions is what our clients connect with, beside the credentials.
+func dialOptions() []grpc.DialOption {
+	return nil
+}

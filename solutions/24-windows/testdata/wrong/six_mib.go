@@ -1,0 +1,20 @@
+// Wrong: leaves room for the worst, and forgets that a stall takes it.
+//
+// Fails: TestAStalledDownloadStaysWithinItsMemory
+// Says: a client read as fast as it could for 4.7s and then no more, and its memory had
+package main
+
+import "google.golang.org/grpc"
+
+// serverOptions is what our servers are started with, beside the credentials.
+func serverOptions() []grpc.ServerOption {
+	return nil
+}
+
+// dialOptions is what our clients connect with, beside the credentials.
+func dialOptions() []grpc.DialOption {
+	return []grpc.DialOption{
+		grpc.WithStaticStreamWindowSize(6 << 20),
+		grpc.WithStaticConnWindowSize(6 << 20),
+	}
+}
