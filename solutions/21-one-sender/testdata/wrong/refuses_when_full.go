@@ -1,0 +1,64 @@
+// Wrong: returns an error when the channel is full.
+//
+// Fails: TestOneSendAtATime
+// Says: the stream took each event in the end, and Send returned an error for
+package main
+
+import (
+	"errors"
+
+	feedv1 "example.com/mygrpc/gen/feed/v1"
+)
+
+type fanIn struct {
+	stream watchServer
+	queue  chan *feedv1.Event
+	quit   chan struct{}
+	done   chan struct{}
+	err    error // once done is closed
+}
+
+func newFanIn(stream watchServer) *fanIn {
+	f := &fanIn{stream: stream, queue: make(chan *feedv1.Event, 8), quit: make(chan struct{}), done: make(chan struct{})}
+	go f.send()
+	return f
+}
+
+func (f *fanIn) send() {
+	defer close(f.done)
+	for {
+		select {
+		case ev := <-f.queue:
+			if f.err = f.stream.Send(ev); f.err != nil {
+				return
+			}
+		case <-f.quit:
+			f.err = errClosed
+			return
+		case <-f.stream.Context().Done():
+			f.err = f.stream.Context().Err()
+			return
+		}
+	}
+}
+
+func (f *fanIn) Send(ev *feedv1.Event) error {
+	select {
+	case <-f.quit:
+		return errClosed
+	default:
+	}
+	select {
+	case f.queue <- ev:
+		return nil
+	case <-f.done:
+		return f.err
+	default:
+		return errors.New("the client is too slow")
+	}
+}
+
+func (f *fanIn) Close() {
+	close(f.quit)
+	<-f.done
+}
