@@ -1,0 +1,46 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"io"
+	"iter"
+	"sync"
+
+	feedv1 "example.com/mygrpc/gen/feed/v1"
+)
+
+// pipeline sends msgs on one stream and calls reply with each reply, in the
+// order in which they come, until the server ends the stream. How the server
+// ended it, the error says: nil for OK, the server's status otherwise.
+func pipeline(ctx context.Context, client feedv1.FeedServiceClient, msgs iter.Seq[string], reply func(string)) error {
+	var sender sync.WaitGroup
+	defer sender.Wait()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	stream, err := client.Chat(ctx)
+	if err != nil {
+		return err
+	}
+	// Send may wait for the server, and the server for Recv. So Recv waits for
+	// nobody here: Send has a goroutine of its own. A message leaves msgs when
+	// the one before it is sent, and a reply goes on as it comes: nothing piles up.
+	sender.Go(func() {
+		for msg := range msgs {
+			if stream.Send(&feedv1.ChatMessage{Text: msg}) != nil {
+				return // the stream has ended; Recv tells how
+			}
+		}
+		stream.CloseSend()
+	})
+	for {
+		msg, err := stream.Recv()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		reply(msg.GetText())
+	}
+}

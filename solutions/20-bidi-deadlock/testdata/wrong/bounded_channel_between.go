@@ -1,0 +1,58 @@
+// Wrong: a goroutine receives into a channel of eight slots, which is read when all is sent.
+//
+// Fails: TestPipelineDoesNotLock
+// Says: has not returned after 1m0s:
+// Says: Recv has returned 9 of them, and reply has had 0
+package main
+
+import (
+	"context"
+	"errors"
+	"io"
+	"iter"
+
+	feedv1 "example.com/mygrpc/gen/feed/v1"
+)
+
+// pipeline sends msgs on one stream and calls reply with each reply, in the
+// order in which they come, until the server ends the stream. How the server
+// ended it, the error says: nil for OK, the server's status otherwise.
+func pipeline(ctx context.Context, client feedv1.FeedServiceClient, msgs iter.Seq[string], reply func(string)) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	stream, err := client.Chat(ctx)
+	if err != nil {
+		return err
+	}
+	replies := make(chan string, 8)
+	var end error
+	go func() {
+		defer close(replies)
+		for {
+			msg, err := stream.Recv()
+			if err != nil {
+				end = err
+				return
+			}
+			select {
+			case replies <- msg.GetText():
+			case <-ctx.Done():
+				end = ctx.Err()
+				return
+			}
+		}
+	}()
+	for msg := range msgs {
+		if stream.Send(&feedv1.ChatMessage{Text: msg}) != nil {
+			break
+		}
+	}
+	stream.CloseSend()
+	for text := range replies {
+		reply(text)
+	}
+	if !errors.Is(end, io.EOF) {
+		return end
+	}
+	return nil
+}

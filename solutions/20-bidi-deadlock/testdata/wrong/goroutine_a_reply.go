@@ -1,0 +1,56 @@
+// Wrong: calls reply in a goroutine, so that Recv waits for nobody: several at once, in any order.
+//
+// Fails: TestPipelineKeepsToThePaceOfReply
+// Says: (a reply that takes a minute)
+package main
+
+import (
+	"context"
+	"errors"
+	"io"
+	"iter"
+	"sync"
+
+	feedv1 "example.com/mygrpc/gen/feed/v1"
+)
+
+// pipeline sends msgs on one stream and calls reply with each reply, in the
+// order in which they come, until the server ends the stream. How the server
+// ended it, the error says: nil for OK, the server's status otherwise.
+func pipeline(ctx context.Context, client feedv1.FeedServiceClient, msgs iter.Seq[string], reply func(string)) error {
+	var goroutines sync.WaitGroup
+	defer goroutines.Wait()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	stream, err := client.Chat(ctx)
+	if err != nil {
+		return err
+	}
+	goroutines.Go(func() {
+		for msg := range msgs {
+			if stream.Send(&feedv1.ChatMessage{Text: msg}) != nil {
+				return
+			}
+		}
+		stream.CloseSend()
+	})
+	previous := make(chan struct{})
+	close(previous)
+	for {
+		msg, err := stream.Recv()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		last := previous
+		done := make(chan struct{})
+		previous = done
+		goroutines.Go(func() {
+			<-last
+			reply(msg.GetText())
+			close(done)
+		})
+	}
+}
