@@ -74,6 +74,15 @@ func victims() map[string]func(*testing.T) {
 				}()
 			})
 		},
+		"goroutine left in a WaitGroup": func(t *testing.T) {
+			Run(t, func(l *Lab) {
+				var wg sync.WaitGroup
+				out := make(chan int)
+				wg.Go(func() {
+					out <- 1 // VICTIM
+				})
+			})
+		},
 		"connection left": func(t *testing.T) {
 			Run(t, func(l *Lab) {
 				if _, err := grpc.NewClient("passthrough:///lab", grpc.WithTransportCredentials(insecure.NewCredentials())); err != nil {
@@ -326,17 +335,18 @@ the server's Chat handler still runs: blocked receiving from a channel at servic
 		"abandoned stream to a handler in Send": `
 1 of 1 RPCs never ended (Chat, opened at VICTIM)
 the server's Chat handler still runs: blocked in Send at HANDLER`,
-		"deaf handler":               `the server's Chat handler still runs: blocked receiving from a channel at HANDLER`,
-		"goroutine left":             `a goroutine that was started at STARTED still runs: blocked sending to a channel at VICTIM`,
-		"connection left":            `after everything was closed: a grpc.ClientConn was not closed (3 times)`,
-		"answer that waits for ever": "answer has not returned after 1m0s:\nblocked in Recv at VICTIM\nblocked receiving from a channel at services_test.go",
-		"answer that panics":         `answer panicked: runtime error: invalid memory address or nil pointer dereference (VICTIM)`,
-		"handler that panics":        `the Chat handler panicked: oh (HANDLER)`,
-		"body that panics":           `the test panicked: oh (VICTIM)`,
-		"body that waits for ever":   "the test has not returned after 10m0s:\nblocked in Recv at VICTIM\nblocked receiving from a channel at services_test.go\nsleeping at HANDLER",
-		"spin":                       "the test has not ended after 500ms of real time:\nrunning without a pause at VICTIM",
-		"spin in a handler":          "the test has not ended after 500ms of real time:\nrunning without a pause at HANDLER",
-		"mutex deadlock":             "the test has not ended after 500ms of real time:\nblocked in Lock at VICTIM",
+		"deaf handler":                  `the server's Chat handler still runs: blocked receiving from a channel at HANDLER`,
+		"goroutine left":                `a goroutine that was started at STARTED still runs: blocked sending to a channel at VICTIM`,
+		"goroutine left in a WaitGroup": `a goroutine that was started by sync.(*WaitGroup).Go still runs: blocked sending to a channel at VICTIM`,
+		"connection left":               `after everything was closed: a grpc.ClientConn was not closed (3 times)`,
+		"answer that waits for ever":    "answer has not returned after 1m0s:\nblocked in Recv at VICTIM\nblocked receiving from a channel at services_test.go",
+		"answer that panics":            `answer panicked: runtime error: invalid memory address or nil pointer dereference (VICTIM)`,
+		"handler that panics":           `the Chat handler panicked: oh (HANDLER)`,
+		"body that panics":              `the test panicked: oh (VICTIM)`,
+		"body that waits for ever":      "the test has not returned after 10m0s:\nblocked in Recv at VICTIM\nblocked receiving from a channel at services_test.go\nsleeping at HANDLER",
+		"spin":                          "the test has not ended after 500ms of real time:\nrunning without a pause at VICTIM",
+		"spin in a handler":             "the test has not ended after 500ms of real time:\nrunning without a pause at HANDLER",
+		"mutex deadlock":                "the test has not ended after 500ms of real time:\nblocked in Lock at VICTIM",
 		"stream left by an interceptor": `
 1 of 2 RPCs never ended (Chat, opened at services_test.go)`,
 		"stream of somebody else's connection": `1 streams never ended that were opened past the lab's own connections`,

@@ -3,6 +3,7 @@ package lab
 import (
 	"fmt"
 	"maps"
+	"path"
 	"regexp"
 	"slices"
 	"strings"
@@ -79,7 +80,11 @@ func (l *Lab) left(ignore ...goleak.Option) (lines []string, streams int) {
 		case g.parent.name() == "NewCallbackSerializer":
 			lines = append(lines, "a grpc.ClientConn was not closed")
 		default:
-			lines = append(lines, fmt.Sprintf("a goroutine that was started at %s still runs: %s", g.parent.place(), g.doing()))
+			started := "at " + g.parent.place()
+			if !g.parent.isUser() {
+				started = "by " + path.Base(g.parent.fn) // sync.(*WaitGroup).Go: g.doing says where
+			}
+			lines = append(lines, fmt.Sprintf("a goroutine that was started %s still runs: %s", started, g.doing()))
 		}
 	}
 	return tally(lines), streams
