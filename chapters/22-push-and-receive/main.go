@@ -1,10 +1,9 @@
-// A handler that must listen and speak: the client's lines come by Recv, the
-// room's news by a channel, and both go out by Send. Recv has no timeout and
-// no select, so where it waits, nothing else is done.
+// A handler that must listen and speak: lines come by Recv, news by a channel.
+// Recv has no timeout and no select, so who waits in it does nothing else.
 //
-// In the program a client says a line now and then, and the server has news in
-// between. Each handler is another way to attend to both; the program prints
-// how late the news were, and how often the handler's loop turned for that.
+// A client says a line now and then, and there are news in between. Each
+// handler is another way to attend to both; the program prints how late the
+// news was, and how often the handler's loop turned for that.
 package main
 
 import (
@@ -16,6 +15,7 @@ import (
 	"os"
 	"os/signal"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
@@ -24,10 +24,7 @@ import (
 	feedv1 "example.com/mygrpc/gen/feed/v1"
 )
 
-type (
-	chatClient = grpc.BidiStreamingClient[feedv1.ChatMessage, feedv1.ChatMessage]
-	chatServer = grpc.BidiStreamingServer[feedv1.ChatMessage, feedv1.ChatMessage]
-)
+type chatServer = grpc.BidiStreamingServer[feedv1.ChatMessage, feedv1.ChatMessage]
 
 // A chatter is one way to attend to a stream and to the news of a room. It
 // calls turn each time that its loop begins anew.
@@ -37,7 +34,7 @@ type chatter func(stream chatServer, news <-chan string, turn func()) error
 func chatInTurns(stream chatServer, news <-chan string, turn func()) error {
 	for {
 		turn()
-		msg, err := stream.Recv() // waits, and news wait with it
+		msg, err := stream.Recv() // waits, and the news waits with it
 		if err != nil {
 			return notEOF(err)
 		}
@@ -50,7 +47,7 @@ func chatInTurns(stream chatServer, news <-chan string, turn func()) error {
 	}
 }
 
-// sendWaiting sends the news that are there.
+// sendWaiting sends the news that is there.
 func sendWaiting(stream chatServer, news <-chan string) error {
 	for {
 		select {
@@ -72,7 +69,7 @@ type inbox struct {
 
 // listen starts the goroutine that receives, and hands over. It waits in Recv
 // or for its reader, and the return of the handler ends both waits, by the end
-// of stream.Context(). Until then nobody may wait for it.
+// of stream.Context(). Until then the handler must not wait for it.
 func listen(stream chatServer) *inbox {
 	lines := make(chan string)
 	in := &inbox{lines: lines}
@@ -100,19 +97,18 @@ func chatSpinning(stream chatServer, news <-chan string, turn func()) error {
 	in := listen(stream)
 	for {
 		turn()
-		text := ""
+		if err := sendWaiting(stream, news); err != nil {
+			return err
+		}
 		select {
 		case line, ok := <-in.lines:
 			if !ok {
 				return in.err
 			}
-			text = "heard " + line
-		case text = <-news:
-		default: // nothing yet: ask again
-			continue
-		}
-		if err := stream.Send(says(text)); err != nil {
-			return err
+			if err := stream.Send(says("heard " + line)); err != nil {
+				return err
+			}
+		default: // no line yet: ask again
 		}
 	}
 }
@@ -195,7 +191,7 @@ func main() {
 // lines, halfway through which the room has news.
 func run(ctx context.Context, w io.Writer, pace time.Duration) error {
 	pace = max(pace, 4*time.Millisecond)
-	say(ctx, w, "The client says a line each %v, and halfway through the room has news.", pace)
+	fmt.Fprintf(w, "The client says a line each %v, and halfway through the room has news.\n", pace)
 	for _, way := range []struct {
 		name string
 		chat chatter
@@ -209,31 +205,33 @@ func run(ctx context.Context, w io.Writer, pace time.Duration) error {
 		if err != nil {
 			return err
 		}
-		say(ctx, w, "%-12s  the news come %6.1f ms late, in %7d turns of the loop", way.name, late.Seconds()*1000, turns)
+		fmt.Fprintf(w, "%-12s  the news comes %6.1f ms late, in %7d turns of the loop\n", way.name, late.Seconds()*1000, turns)
 	}
-	return ctx.Err()
+	return nil
 }
 
 // hold holds one chat of four lines with news between them, and returns how
 // late the news arrived on average, and how often the handler's loop turned.
-func hold(ctx context.Context, chat chatter, pace time.Duration) (late time.Duration, turns int, err error) {
+func hold(ctx context.Context, chat chatter, pace time.Duration) (time.Duration, int64, error) {
 	const rounds = 4
 	news := make(chan string, rounds)
+	var turns atomic.Int64
 	client, end, err := serve(server{chat: func(stream chatServer) error {
-		return chat(stream, news, func() { turns++ })
+		return chat(stream, news, func() { turns.Add(1) })
 	}})
 	if err != nil {
 		return 0, 0, err
 	}
-	stop := sync.OnceFunc(end) // waits for the handler, which counts the turns
-	defer stop()
+	defer end()
+	var speaker sync.WaitGroup
+	defer speaker.Wait()
 	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
+	defer cancel() // before the wait
 	stream, err := client.Chat(ctx)
 	if err != nil {
 		return 0, 0, err
 	}
-	go func() { // says and publishes; if a Send fails, Recv says why
+	speaker.Go(func() { // if a Send fails, Recv says why
 		for range rounds {
 			stream.Send(says("a line"))
 			pause(ctx, pace/2)
@@ -241,7 +239,8 @@ func hold(ctx context.Context, chat chatter, pace time.Duration) (late time.Dura
 			pause(ctx, pace/2)
 		}
 		stream.Send(says("bye"))
-	}()
+	})
+	var late time.Duration
 	for got := 0; got < rounds; {
 		msg, err := stream.Recv()
 		if err != nil {
@@ -252,9 +251,14 @@ func hold(ctx context.Context, chat chatter, pace time.Duration) (late time.Dura
 			got++
 		}
 	}
-	cancel()
-	stop()
-	return late, turns, nil
+	return late, turns.Load(), nil
+}
+
+func pause(ctx context.Context, d time.Duration) {
+	select {
+	case <-time.After(d):
+	case <-ctx.Done():
+	}
 }
 
 // serve starts a server on loopback and connects to it. The returned
@@ -267,7 +271,6 @@ func serve(svc feedv1.FeedServiceServer) (feedv1.FeedServiceClient, func(), erro
 	srv := grpc.NewServer(grpc.WaitForHandlers(true))
 	feedv1.RegisterFeedServiceServer(srv, svc)
 	go srv.Serve(lis) // returns when srv is stopped
-
 	conn, err := grpc.NewClient(lis.Addr().String(),
 		grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
@@ -276,18 +279,4 @@ func serve(svc feedv1.FeedServiceServer) (feedv1.FeedServiceClient, func(), erro
 	}
 	end := func() { conn.Close(); srv.Stop() }
 	return feedv1.NewFeedServiceClient(conn), end, nil
-}
-
-// say prints a line, but not to a reader who is leaving.
-func say(ctx context.Context, w io.Writer, format string, args ...any) {
-	if ctx.Err() == nil {
-		fmt.Fprintf(w, format+"\n", args...)
-	}
-}
-
-func pause(ctx context.Context, d time.Duration) {
-	select {
-	case <-time.After(d):
-	case <-ctx.Done():
-	}
 }
