@@ -1,0 +1,70 @@
+// Wrong: skips every Canceled, to skip those that it caused, and also that of a topic.
+//
+// Fails: TestTheFirstFailureEndsTheOthersAndIsReturned
+// Says: fails with Canceled after two events: watchAll returned no error, want code Canceled
+package main
+
+import (
+	"context"
+	"errors"
+	"io"
+	"sync"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	feedv1 "example.com/mygrpc/gen/feed/v1"
+)
+
+// watchAll watches topics, each by a stream of its own, all at once, and hands
+// their events to handle, one at a time. It returns when all have ended: nil, or
+// the first error, which ends the others.
+func watchAll(ctx context.Context, client feedv1.FeedServiceClient, topics []string,
+	handle func(topic string, ev *feedv1.Event) error) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var (
+		turn   sync.Mutex
+		failed error
+	)
+	errs := make(chan error, len(topics))
+	for _, topic := range topics {
+		go func() {
+			errs <- func() error {
+				stream, err := client.Watch(ctx, &feedv1.WatchRequest{Topic: topic})
+				if err != nil {
+					return err
+				}
+				for {
+					ev, err := stream.Recv()
+					if errors.Is(err, io.EOF) {
+						return nil
+					}
+					if err != nil {
+						return err
+					}
+					turn.Lock()
+					if failed == nil {
+						failed = handle(topic, ev)
+					}
+					err = failed
+					turn.Unlock()
+					if err != nil {
+						return err
+					}
+				}
+			}()
+		}()
+	}
+	var result error
+	for range topics {
+		err := <-errs
+		if err != nil {
+			cancel()
+		}
+		if result == nil && status.Code(err) != codes.Canceled {
+			result = err
+		}
+	}
+	return result
+}

@@ -1,0 +1,49 @@
+// Wrong: takes an io.EOF that handle returns for the good end of the topic.
+//
+// Fails: TestTheErrorOfHandleEndsAllAndIsReturned
+// Says: returns the error "EOF", has not returned after
+package main
+
+import (
+	"context"
+	"errors"
+	"io"
+	"sync"
+
+	"golang.org/x/sync/errgroup"
+
+	feedv1 "example.com/mygrpc/gen/feed/v1"
+)
+
+// watchAll watches topics, each by a stream of its own, all at once, and hands
+// their events to handle, one at a time. It returns when all have ended: nil, or
+// the first error, which ends the others.
+func watchAll(ctx context.Context, client feedv1.FeedServiceClient, topics []string,
+	handle func(topic string, ev *feedv1.Event) error) error {
+	group, ctx := errgroup.WithContext(ctx)
+	var (
+		turn   sync.Mutex
+		failed error
+	)
+	for _, topic := range topics {
+		group.Go(func() error {
+			stream, err := client.Watch(ctx, &feedv1.WatchRequest{Topic: topic})
+			for err == nil {
+				var ev *feedv1.Event
+				if ev, err = stream.Recv(); err == nil {
+					turn.Lock()
+					if failed == nil {
+						failed = handle(topic, ev)
+					}
+					err = failed
+					turn.Unlock()
+				}
+			}
+			if errors.Is(err, io.EOF) {
+				return nil
+			}
+			return err
+		})
+	}
+	return group.Wait()
+}
