@@ -246,15 +246,15 @@ func (l *Lab) Call(name string, limit time.Duration, f func()) {
 	}
 }
 
-// Settle returns when every other goroutine of the test waits for something. A
-// fake that stands for a slow call lets others run by it, and not by a sleep:
+// Settle returns when every other goroutine of the test waits for something, or
+// for this as well. A fake that stands for a slow call lets others run by it, and not by a sleep:
 // synctest does not count a goroutine that waits for a mutex as waiting
 // (durably blocked), so while an answer holds its lock over the slow call and
 // another goroutine wants it, virtual time does not move.
 func (l *Lab) Settle() {
 	self := current()
 	for slices.ContainsFunc(dump(), func(g goroutine) bool {
-		return g.id != self.id && (g.bubble == self.bubble && g.busy() || g.collects())
+		return g.id != self.id && (g.bubble == self.bubble && g.busy() && !g.settles() || g.collects())
 	}) {
 		for range 10 { // a dump stops the world
 			runtime.Gosched()

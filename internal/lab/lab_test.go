@@ -419,6 +419,17 @@ func verdict(out string) string {
 	return strings.Join(lines, "\n")
 }
 
+// Two that settle at once do not wait for each other.
+func TestSettleDoesNotWaitForSettle(t *testing.T) {
+	Run(t, func(l *Lab) {
+		var both sync.WaitGroup
+		for range 2 {
+			both.Go(l.Settle)
+		}
+		both.Wait()
+	})
+}
+
 // A goroutine takes a while to get where it waits: for a mutex, which keeps
 // virtual time from moving, or for a channel. It allocates on its way, and so
 // works for the garbage collector now and then.

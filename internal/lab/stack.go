@@ -145,6 +145,12 @@ func (g goroutine) busy() bool {
 	return slices.Contains([]string{"running", "runnable", "preempted", "copystack", "syscall"}, g.state)
 }
 
+// settles reports whether the goroutine is in Settle: two that are would wait
+// for each other.
+func (g goroutine) settles() bool {
+	return slices.ContainsFunc(g.frames, func(f frame) bool { return f.fn == labPkg+".(*Lab).Settle" })
+}
+
 // collects reports whether the goroutine may be at work for the garbage
 // collector. The runtime takes it out of its bubble for so long (gcStart in
 // runtime/mgc.go, gcAssistAlloc in mgcmark.go). A system call it does not make.
