@@ -1,8 +1,8 @@
 // One publisher, many streams, and a client that stops reading. What becomes
 // of the publisher, and of the others, is decided where an event meets a
-// queue that is full.
+// queue that is full: in one of the six functions that come first here.
 //
-// The program lets one of two clients stall, in six ways of publishing.
+// The program lets one of two clients stall, six times.
 package main
 
 import (
@@ -16,7 +16,6 @@ import (
 	"slices"
 	"strconv"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
@@ -29,227 +28,103 @@ import (
 
 type watchServer = grpc.ServerStreamingServer[feedv1.Event]
 
-// A feed has one topic. publish is for one goroutine.
-type feed interface {
-	watch(watchServer) error // is the handler of a subscriber
-	publish(*feedv1.Event)
-	queued() int // events, of all subscribers
-	end()        // lets the handlers send what is queued, and return nil
-}
-
-// sendingBroker sends from the publisher. Its lock guards the list of streams, and
-// is held while Send waits for a client.
-type sendingBroker struct {
-	mu      sync.Mutex
-	streams []watchServer
-	over    chan struct{}
-}
-
-func (b *sendingBroker) publish(ev *feedv1.Event) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	for _, stream := range b.streams {
-		stream.Send(ev) // waits while this client does not read
-	}
-}
-
-func (b *sendingBroker) watch(stream watchServer) error {
-	b.mu.Lock()
-	b.streams = append(b.streams, stream)
-	b.mu.Unlock()
-	stream.SendHeader(nil) // tells the client that it is subscribed
-	defer func() {
-		b.mu.Lock()
-		defer b.mu.Unlock()
-		b.streams = slices.DeleteFunc(b.streams, func(s watchServer) bool { return s == stream })
-	}()
-	select {
-	case <-b.over:
-		return nil
-	case <-stream.Context().Done():
-		return stream.Context().Err()
-	}
-}
-
-func (b *sendingBroker) queued() int { return 0 }
-
-func (b *sendingBroker) end() { close(b.over) }
-
-// A broker puts events into queues. Each handler sends from its own.
-type broker struct {
-	put  policy
-	size int // of a queue
-
-	mu   sync.Mutex      // guards the list, and is never held for long
-	subs []*subscription // in the order in which they came
-}
-
-// A subscription is the queue of one handler.
-type subscription struct {
-	size int
-	more chan struct{} // holds a token: queue or err has changed
-	room sync.Cond     // of mu: queue has become shorter, or err was set
-
-	mu    sync.Mutex
-	queue []*feedv1.Event
-	err   error // takes no more events; what next returns after the last
-	lost  int   // events that were dropped or replaced
-}
-
-// A policy lets an event into a queue, or does not. It is called with the
-// subscription's lock held.
+// A policy is what the publisher does with an event for one subscriber. It
+// holds the broker's lock.
 type policy func(s *subscription, ev *feedv1.Event)
 
-// waitForRoom keeps the publisher until the handler has taken an event.
+// sendUnderLock has no queue. While Send waits for this client, nobody else
+// gets the event, comes or goes.
+func sendUnderLock(s *subscription, ev *feedv1.Event) {
+	s.stream.Send(ev) // an error ends the stream, and so the subscription
+}
+
+// waitForRoom keeps the publisher until the handler has taken an event. Wait
+// gives the lock back meanwhile, so others can come and go.
 func waitForRoom(s *subscription, ev *feedv1.Event) {
-	for len(s.queue) == s.size && s.err == nil {
-		s.room.Wait()
+	for s.full() && s.err == nil {
+		s.changed.Wait()
 	}
-	s.queue = append(s.queue, ev)
+	s.push(ev)
 }
 
 // grow has no limit.
 func grow(s *subscription, ev *feedv1.Event) {
-	s.queue = append(s.queue, ev)
+	s.push(ev)
 }
 
 // drop leaves out what finds the queue full. Nobody hears of it.
 func drop(s *subscription, ev *feedv1.Event) {
-	if len(s.queue) == s.size {
-		s.lost++
-		return
+	if !s.full() {
+		s.push(ev)
 	}
-	s.queue = append(s.queue, ev)
 }
 
 // coalesce keeps the last event of each id: where events are states, a newer
-// one says all. The queue is as long as there are ids.
+// one says all. The queue is never longer than there are ids.
 func coalesce(s *subscription, ev *feedv1.Event) {
 	for i, old := range s.queue {
 		if old.GetId() == ev.GetId() {
 			s.queue[i] = ev
-			s.lost++
 			return
 		}
 	}
-	s.queue = append(s.queue, ev)
+	s.push(ev)
+}
+
+// disconnect ends the subscription. What is queued is still sent, and then
+// the client hears why there is no more.
+func disconnect(s *subscription, ev *feedv1.Event) {
+	if s.full() {
+		s.end(errTooSlow)
+		return
+	}
+	s.push(ev)
 }
 
 // errTooSlow reaches the client as it is.
 var errTooSlow = status.Error(codes.ResourceExhausted, "too slow: events were missed")
 
-// disconnect ends the subscription. What is queued is still sent, and then
-// the client hears why there is no more.
-func disconnect(s *subscription, ev *feedv1.Event) {
-	if len(s.queue) == s.size {
-		s.err = errTooSlow
-		return
-	}
-	s.queue = append(s.queue, ev)
+// A broker hands each event to all who have subscribed.
+type broker struct {
+	put  policy
+	size int // of a queue
+
+	mu   sync.Mutex      // guards what follows, and the fields of subscriptions
+	subs []*subscription // in the order in which they came
 }
 
+// A subscription is the queue of one handler.
+type subscription struct {
+	b       *broker
+	stream  watchServer
+	changed sync.Cond // of b.mu: queue or err has changed
+	queue   []*feedv1.Event
+	err     error // once it is set, queue gets no more; next returns it after the last
+}
+
+func (s *subscription) full() bool { return len(s.queue) >= s.b.size }
+
+func (s *subscription) push(ev *feedv1.Event) {
+	s.queue = append(s.queue, ev)
+	s.changed.Broadcast()
+}
+
+// publish is for one goroutine: two would mix up the order of events.
 func (b *broker) publish(ev *feedv1.Event) {
-	for _, s := range b.all() {
-		s.mu.Lock()
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, s := range slices.Clone(b.subs) { // end changes the list meanwhile
 		if s.err == nil {
 			b.put(s, ev)
 		}
-		ended := s.err != nil
-		s.mu.Unlock()
-		s.wake()
-		if ended {
-			b.forget(s)
-		}
 	}
 }
 
-func (b *broker) all() []*subscription {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return slices.Clone(b.subs)
-}
-
-func (b *broker) subscribe() *subscription {
-	s := &subscription{size: b.size, more: make(chan struct{}, 1)}
-	s.room.L = &s.mu
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.subs = append(b.subs, s)
-	return s
-}
-
-func (b *broker) forget(s *subscription) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.subs = slices.DeleteFunc(b.subs, func(other *subscription) bool { return other == s })
-}
-
-func (b *broker) queued() (n int) {
-	for _, s := range b.all() {
-		s.mu.Lock()
-		n += len(s.queue)
-		s.mu.Unlock()
-	}
-	return n
-}
-
-func (b *broker) end() {
-	for _, s := range b.all() {
-		s.close(io.EOF)
-	}
-}
-
-// close ends a subscription, unless it has ended. A publisher that waits for
-// room goes on.
-func (s *subscription) close(err error) {
-	s.mu.Lock()
-	if s.err == nil {
-		s.err = err
-	}
-	s.mu.Unlock()
-	s.room.Broadcast()
-	s.wake()
-}
-
-func (s *subscription) wake() {
-	select {
-	case s.more <- struct{}{}:
-	default:
-	}
-}
-
-// next waits for an event, the end, or ctx.
-func (s *subscription) next(ctx context.Context) (*feedv1.Event, error) {
-	for {
-		s.mu.Lock()
-		if len(s.queue) > 0 {
-			ev := s.queue[0]
-			s.queue = s.queue[1:]
-			s.mu.Unlock()
-			s.room.Broadcast()
-			return ev, nil
-		}
-		err := s.err
-		s.mu.Unlock()
-		if err != nil {
-			return nil, err
-		}
-		select {
-		case <-s.more:
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		}
-	}
-}
-
-// watch sends a subscription's events at the pace of its client.
+// watch is the handler. It sends events at the pace of its client.
 func (b *broker) watch(stream watchServer) error {
-	s := b.subscribe()
-	defer b.forget(s)
-	defer s.close(io.EOF)
-	stream.SendHeader(nil) // tells the client that it is subscribed
+	s := b.subscribe(stream)
 	for {
-		ev, err := s.next(stream.Context())
+		ev, err := s.next()
 		if errors.Is(err, io.EOF) {
 			return nil
 		}
@@ -262,30 +137,76 @@ func (b *broker) watch(stream watchServer) error {
 	}
 }
 
-type server struct {
-	feedv1.UnimplementedFeedServiceServer
-	feed
+// subscribe returns a subscription, and tells the client. It ends with the
+// stream's context: when the client leaves, or the handler returns.
+func (b *broker) subscribe(stream watchServer) *subscription {
+	s := &subscription{b: b, stream: stream, changed: sync.Cond{L: &b.mu}}
+	b.mu.Lock()
+	b.subs = append(b.subs, s)
+	stream.SendHeader(nil) // never waits; with the lock, so that no publisher sends meanwhile
+	b.mu.Unlock()
+	context.AfterFunc(stream.Context(), func() {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		s.end(stream.Context().Err())
+	})
+	return s
 }
 
-func (s *server) Watch(_ *feedv1.WatchRequest, stream watchServer) error { return s.watch(stream) }
+// end lets the broker forget a subscription. The caller holds the lock.
+func (s *subscription) end(err error) {
+	if s.err == nil {
+		s.err = err
+		s.b.subs = slices.DeleteFunc(s.b.subs, func(other *subscription) bool { return other == s })
+		s.changed.Broadcast()
+	}
+}
 
-// A way is a kind of feed. size is the length of its queues, if it has any.
-type way struct {
+// close ends all subscriptions.
+func (b *broker) close() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, s := range slices.Clone(b.subs) {
+		s.end(io.EOF)
+	}
+}
+
+// queued tells how many events wait in the queues.
+func (b *broker) queued() (n int) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, s := range b.subs {
+		n += len(s.queue)
+	}
+	return n
+}
+
+// next waits for an event or for the end.
+func (s *subscription) next() (*feedv1.Event, error) {
+	s.b.mu.Lock()
+	defer s.b.mu.Unlock()
+	for len(s.queue) == 0 {
+		if s.err != nil {
+			return nil, s.err
+		}
+		s.changed.Wait()
+	}
+	ev := s.queue[0]
+	s.queue = s.queue[1:]
+	s.changed.Broadcast() // there is room
+	return ev, nil
+}
+
+var ways = []struct {
 	name string
-	feed func(size int) feed
-}
-
-var ways = []way{
-	{"Send under the lock", func(int) feed { return &sendingBroker{over: make(chan struct{})} }},
-	{"wait for room", with(waitForRoom)},
-	{"grow", with(grow)},
-	{"drop", with(drop)},
-	{"coalesce", with(coalesce)},
-	{"disconnect", with(disconnect)},
-}
-
-func with(put policy) func(int) feed {
-	return func(size int) feed { return &broker{put: put, size: size} }
+	put  policy
+}{
+	{"Send under the lock", sendUnderLock},
+	{"wait for room", waitForRoom},
+	{"grow", grow},
+	{"drop", drop},
+	{"coalesce", coalesce},
+	{"disconnect", disconnect},
 }
 
 func main() {
@@ -297,82 +218,68 @@ func main() {
 	}
 }
 
-const events = 200 // in the story
+const events = 40 // in the story
 
 // run tells the story on w. pace is how long a reader needs for a line.
 func run(ctx context.Context, w io.Writer, pace time.Duration) error {
-	say := func(format string, args ...any) { say(ctx, w, pace, format, args...) }
-	say("%d events of 1 KiB for two clients, of which one has stopped reading; queues of 16", events)
+	say(ctx, w, pace, "%d events of 16 KiB for two clients, of which one does not read; queues of 4", events)
 	for _, way := range ways {
-		during, other, err := stall(ctx, way.feed(16))
+		what, err := stall(ctx, &broker{put: way.put, size: 4})
 		if err != nil {
 			return err
 		}
-		say("  %-20s %s; then the other got %s", way.name, during, other)
+		say(ctx, w, pace, "  %-20s %s", way.name, what)
 	}
 	return ctx.Err()
 }
 
-// stall publishes to a client that reads and to one that does not. When
-// nothing moves any more the other one reads, too. The two texts say how far
-// it came, and what the other one got.
-func stall(ctx context.Context, f feed) (during, other string, err error) {
-	client, end, err := serve(&server{feed: f})
-	if err != nil {
-		return "", "", err
-	}
-	defer end()
-	ctx, cancel := context.WithCancel(ctx)
+// stall publishes to a client that reads, and to one that reads only when
+// nothing moves any more. It returns what became of both.
+func stall(ctx context.Context, b *broker) (string, error) {
 	var publisher sync.WaitGroup
 	defer publisher.Wait()
-	defer cancel()
+	client, stop, err := serve(&server{watch: b.watch})
+	if err != nil {
+		return "", err
+	}
+	defer stop() // ends the streams, and so a Send for which the publisher waits
 	stalled, err := open(ctx, client)
 	if err != nil {
-		return "", "", err
+		return "", err
 	}
 	reader, err := open(ctx, client)
 	if err != nil {
-		return "", "", err
+		return "", err
 	}
-	var published, got atomic.Int64
-	done := make(chan struct{})
+	progress := make(chan int, events)
 	publisher.Go(func() {
-		defer f.end()
-		defer close(done)
-		for i := range int64(events) {
-			f.publish(event(i))
-			published.Add(1)
-			for got.Load() <= i { // no faster than the reader reads
-				if _, err := reader.Recv(); err != nil {
-					return
-				}
-				got.Add(1)
+		defer b.close()
+		for i := range events {
+			b.publish(event(i, 16<<10))
+			if _, err := reader.Recv(); err != nil { // no faster than this client reads
+				return
 			}
-			// As long as Send takes them, a handler that is late is no stall.
-			for i <= 128 && f.queued() > 0 {
+			progress <- i + 1
+			// Send takes 8 and waits with one. A handler that is late with these is no stall.
+			for i <= 8 && b.queued() > 0 {
 				time.Sleep(50 * time.Microsecond)
 			}
 		}
 	})
-	for last := int64(-1); last != published.Load(); {
-		last = published.Load()
+	published := 0
+	for moving := true; moving && published < events; {
 		select {
-		case <-done:
-			last = events
-		case <-time.After(15 * time.Millisecond):
+		case published = <-progress:
+		case <-time.After(30 * time.Millisecond):
+			moving = false
 		}
 	}
-	during = fmt.Sprintf("%d published, the reader got %d", published.Load(), got.Load())
-	n := 0
-	for err == nil {
-		if _, err = stalled.Recv(); err == nil {
-			n++
+	for got := 0; ; got++ {
+		if _, err := stalled.Recv(); err != nil {
+			end := status.Convert(err).Message()
+			return fmt.Sprintf("%2d published and read by the other; then this one gets %d, and %s", published, got, end), ctx.Err()
 		}
 	}
-	if !errors.Is(err, io.EOF) {
-		return during, fmt.Sprintf("%d and %v", n, status.Code(err)), ctx.Err()
-	}
-	return during, fmt.Sprintf("%d and io.EOF", n), nil
 }
 
 // open returns when the handler has subscribed.
@@ -385,10 +292,17 @@ func open(ctx context.Context, client feedv1.FeedServiceClient) (grpc.ServerStre
 	return stream, err
 }
 
-// event is the state number i of one of ten things. Its encoding has 1 KiB.
-func event(i int64) *feedv1.Event {
-	return &feedv1.Event{Id: strconv.FormatInt(i%10, 10), Body: fmt.Sprintf("%-1018d", i)}
+// event is state number i of one of ten things. Its encoding has size bytes.
+func event(i, size int) *feedv1.Event {
+	return &feedv1.Event{Id: strconv.Itoa(i % 10), Body: fmt.Sprintf("%-*d", size-6, i)}
 }
+
+type server struct {
+	feedv1.UnimplementedFeedServiceServer
+	watch func(watchServer) error
+}
+
+func (s *server) Watch(_ *feedv1.WatchRequest, stream watchServer) error { return s.watch(stream) }
 
 // serve starts a server on loopback and connects to it. The returned function
 // ends both and waits for the handlers. The windows are fixed, so that the
@@ -410,8 +324,7 @@ func serve(svc feedv1.FeedServiceServer) (feedv1.FeedServiceClient, func(), erro
 		srv.Stop()
 		return nil, nil, fmt.Errorf("client: %w", err)
 	}
-	end := func() { conn.Close(); srv.Stop() }
-	return feedv1.NewFeedServiceClient(conn), end, nil
+	return feedv1.NewFeedServiceClient(conn), func() { conn.Close(); srv.Stop() }, nil
 }
 
 // say prints a line and gives the reader time for it. To a reader who is
