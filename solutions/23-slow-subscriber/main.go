@@ -107,7 +107,7 @@ func run(ctx context.Context) error {
 	stalled, reader := streams[0], streams[1]
 	returned := make(chan bool)
 	for i := range events {
-		ev := &feedv1.Event{Id: strconv.Itoa(i + 1), Topic: "alerts", Body: strings.Repeat("x", 1016)}
+		ev := &feedv1.Event{Id: strconv.Itoa(100 + i), Topic: "alerts", Body: strings.Repeat("x", 1008)} // 1 KiB when it is encoded
 		go func() { b.Publish(ev); returned <- true }()
 		select {
 		case <-returned:

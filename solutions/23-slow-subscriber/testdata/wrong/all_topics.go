@@ -1,7 +1,7 @@
 // Wrong: hands each event to everybody.
 //
 // Fails: TestSubscribersGetTheEventsOfTheirTopic
-// Says: a third subscriber received
+// Says: a subscriber of "deploys" received
 package main
 
 import (

@@ -1,7 +1,7 @@
 // Wrong: Close takes the subscription from the list, and its receiver waits for ever.
 //
 // Fails: TestCloseEndsASubscription
-// Says: a subscription that was closed has received up to event 0, and now C gives nothing for 1s and is not closed
+// Says: a subscription that was closed waits for C to be closed, and after 1s C has given nothing and is not closed
 package main
 
 import (

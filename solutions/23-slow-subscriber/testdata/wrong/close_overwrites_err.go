@@ -1,7 +1,7 @@
 // Wrong: Close makes a good end of what was too slow.
 //
 // Fails: TestAFullQueueEndsAsTooSlow
-// Says: C of a subscription that was closed (n is 10) was closed, and at that moment Err said: <nil>
+// Says: C of a subscription that ended as too slow, and on which Close was called later, (n is 10) was closed, and at that moment Err said: <nil>
 package main
 
 import (

@@ -1,7 +1,7 @@
 // Wrong: has one error for all subscriptions.
 //
 // Fails: TestPublishWaitsForNobody
-// Says: another one has not, and Err says to the first: the subscriber is too slow
+// Says: other subscribers have not, and Err says: the subscriber is too slow
 package main
 
 import (
