@@ -9,6 +9,7 @@ type fanIn struct {
 	stream watchServer
 	token  chan struct{}
 	closed chan struct{}
+	err    error // guarded by the token
 }
 
 func newFanIn(stream watchServer) *fanIn {
@@ -28,7 +29,10 @@ func (f *fanIn) Send(ev *feedv1.Event) error {
 	case <-f.closed:
 		return errClosed
 	default:
-		return f.stream.Send(ev)
+		if f.err == nil {
+			f.err = f.stream.Send(ev)
+		}
+		return f.err
 	}
 }
 

@@ -19,10 +19,14 @@ func newFanIn(stream watchServer) *fanIn {
 	f := &fanIn{make(chan request), make(chan struct{}), make(chan struct{})}
 	go func() {
 		defer close(f.done)
+		var err error
 		for {
 			select {
 			case r := <-f.requests:
-				r.reply <- stream.Send(r.ev)
+				if err == nil {
+					err = stream.Send(r.ev)
+				}
+				r.reply <- err
 			case <-f.closed:
 				return
 			}

@@ -1,7 +1,7 @@
 // Wrong: Close holds the lock while it waits for those who wait for the lock.
 //
 // Fails: TestCloseSendsWhatWasAccepted
-// Says: Close has not returned although the stream takes every event: it waits at answer.go:
+// Says: Close has not returned although the stream takes every event, or has ended: it waits at answer.go:
 package main
 
 import (

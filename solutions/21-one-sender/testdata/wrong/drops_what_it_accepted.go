@@ -1,7 +1,7 @@
 // Wrong: Close ends the sender while events are in the channel.
 //
 // Fails: TestCloseSendsWhatWasAccepted
-// Says: events for which Send had returned nil were not sent
+// Says: events for which Send returned nil were not sent
 package main
 
 import (

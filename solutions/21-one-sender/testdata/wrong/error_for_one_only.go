@@ -1,7 +1,7 @@
 // Wrong: the first producer gets the error, and the events of the others are thrown away.
 //
 // Fails: TestEveryProducerLearnsOfTheEnd
-// Says: events that are not sent, want at most 16
+// Says: the stream's Send was called again after it had failed (answer.go:
 package main
 
 import (

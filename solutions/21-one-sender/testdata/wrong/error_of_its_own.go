@@ -1,7 +1,7 @@
 // Wrong: tells every producer that the stream has ended, and not how.
 //
 // Fails: TestEveryProducerLearnsOfTheEnd
-// Says: has failed with Unavailable
+// Says: has failed with ResourceExhausted while its context lives
 // Says: returned code Unknown
 package main
 
@@ -15,7 +15,7 @@ import (
 type fanIn struct {
 	mu     sync.Mutex
 	stream watchServer
-	closed bool
+	err    error
 }
 
 func newFanIn(stream watchServer) *fanIn { return &fanIn{stream: stream} }
@@ -23,17 +23,19 @@ func newFanIn(stream watchServer) *fanIn { return &fanIn{stream: stream} }
 func (f *fanIn) Send(ev *feedv1.Event) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.closed {
-		return errClosed
+	if f.err != nil {
+		return f.err
 	}
 	if err := f.stream.Send(ev); err != nil {
-		return errors.New("send: " + err.Error())
+		f.err = errors.New("send: " + err.Error())
 	}
-	return nil
+	return f.err
 }
 
 func (f *fanIn) Close() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.closed = true
+	if f.err == nil {
+		f.err = errClosed
+	}
 }

@@ -1,7 +1,7 @@
 // Wrong: the sender takes everything to the end, and no producer hears that the stream has ended.
 //
 // Fails: TestEveryProducerLearnsOfTheEnd
-// Says: events that are not sent, want at most 16
+// Says: the stream's Send was called again after it had failed (answer.go:
 package main
 
 import (

@@ -1,7 +1,8 @@
 // Wrong: gives a Send up after a second, and lets the next one begin.
 //
 // Fails: TestProducersWaitWhileTheClientDoesNotRead
-// Says: the stream took each event in the end, and Send returned an error for
+// Says: the client has not read for a day, and Send returned an error for
+// Says: the stream's Send is still at work with it (answer.go:
 package main
 
 import (

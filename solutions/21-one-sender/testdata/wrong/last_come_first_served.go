@@ -1,7 +1,7 @@
 // Wrong: takes the newest event from the list first.
 //
 // Fails: TestOneSendAtATime
-// Says: was sent too early or twice
+// Says: the order of a producer's events is lost
 package main
 
 import (
