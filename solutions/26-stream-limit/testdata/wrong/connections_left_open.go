@@ -1,7 +1,7 @@
 // Wrong: Close ends the pool and not its connections.
 //
 // Fails: TestCloseEndsAll
-// Says: Close has returned, and connection 1 of 3 is not closed
+// Says: Close has returned, of 6 places 0 were free, and connection 1 of 3 is not closed
 package main
 
 import (

@@ -1,7 +1,7 @@
 // Wrong: waits for better times when dial fails.
 //
 // Fails: TestAnErrorOfDialTakesNoPlaceAlong
-// Says: and Get returned <nil>
+// Says: dial failed, and Get returned no error and connection
 package main
 
 import (

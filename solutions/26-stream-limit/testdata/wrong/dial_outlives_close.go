@@ -1,7 +1,7 @@
 // Wrong: what dial returns after Close stays open.
 //
 // Fails: TestNothingWaitsForADial
-// Says: then dial returned connection 2, and 1s later it is not closed
+// Says: dial returned a connection 1s ago, and connection 2 of 2 is not closed
 package main
 
 import (

@@ -1,7 +1,7 @@
 // Wrong: says errClosed when its context ends.
 //
 // Fails: TestGetEndsWithItsContext
-// Says: and Get returned the error the pool is closed, want context canceled
+// Says: and Get returned the error "the pool is closed", want "context canceled"
 package main
 
 import (

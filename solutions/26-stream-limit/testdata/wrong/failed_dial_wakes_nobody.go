@@ -1,6 +1,6 @@
 // Wrong: whoever waits for a dial that fails waits on.
 //
-// Fails: TestADialHelpsThoseWhoWaitForIt
+// Fails: TestAnErrorOfDialTakesNoPlaceAlong
 // Says: dial failed, and 1s later one still waits
 package main
 

@@ -1,7 +1,7 @@
 // Wrong: a new connection has places for those who wait, and they do not hear of it.
 //
-// Fails: TestADialHelpsThoseWhoWaitForIt
-// Says: 1s after dial returned it 1 have a place
+// Fails: TestManyCallsAtOnceShareWhatThereIs
+// Says: 1s later 3 calls have had a place, want 12
 package main
 
 import (

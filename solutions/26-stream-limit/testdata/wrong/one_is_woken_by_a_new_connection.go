@@ -1,7 +1,7 @@
 // Wrong: wakes one that waits, where a new connection has places for more.
 //
-// Fails: TestADialHelpsThoseWhoWaitForIt
-// Says: after dial returned it 2 have a place
+// Fails: TestManyCallsAtOnceShareWhatThereIs
+// Says: calls have had a place, want 12
 package main
 
 import (

@@ -1,7 +1,7 @@
 // Wrong: remembers on the connection, not for each place, that it was released.
 //
 // Fails: TestReleaseFreesOnePlaceHoweverOftenItIsCalled
-// Says: a place was given back and taken again, and then its first owner called release a second time, and Get gave out place 3
+// Says: a place was given back and taken again, and then its first owner called release again, and Get gave out place 3
 package main
 
 import (

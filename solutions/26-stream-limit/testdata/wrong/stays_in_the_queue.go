@@ -1,7 +1,7 @@
 // Wrong: who gives up stays in the queue, and is handed a place.
 //
 // Fails: TestGetEndsWithItsContext
-// Says: with a place given back after a Get that waited has given up Get has not returned after 1s
+// Says: with 3 of 4 places taken Get has not returned after 1s
 package main
 
 import (

@@ -1,4 +1,7 @@
-// Right: dials one connection at a time; the others wait for what it brings.
+// Wrong: dials one connection at a time; the others wait, also if it brings them nothing.
+//
+// Fails: TestNothingWaitsForADial
+// Says: 2 calls of Get at once, room for 2 connections with one place each, and 1 called dial
 package main
 
 import (
