@@ -1,6 +1,6 @@
-// A stream's Send is for one goroutine at a time. Two at once work in every
-// test whose client reads promptly, the race detector is silent, and one of
-// them waits for ever when the client was slow.
+// A stream's Send is for one goroutine at a time. Two at once work in a test
+// that sends less than the stream's quota, the race detector is silent, and
+// one of them waits for ever when the client was slow.
 //
 // The program lets ten producers send on one stream while the client reads
 // nothing for a moment: each for itself, in turn, and through one goroutine.
@@ -152,7 +152,7 @@ func run(ctx context.Context, w io.Writer, pace time.Duration) error {
 		{"sendInTurn", sendInTurn},
 		{"sendThroughOne", sendThroughOne},
 	} {
-		n, err := readLate(ctx, &server{watch: way.watch, fill: kib(full), producers: ten})
+		n, err := readLate(ctx, &server{watch: way.watch, fill: kib(full), producers: ten}, pace)
 		ending := fmt.Sprint(err)
 		switch {
 		case errors.Is(err, io.EOF):
@@ -170,7 +170,7 @@ var errSilence = errors.New("nothing more came")
 // readLate opens a stream, reads nothing until all producers have called Send,
 // and then reads until the stream ends or is silent. It returns how many
 // events there were, and how the stream ended.
-func readLate(ctx context.Context, svc *server) (int, error) {
+func readLate(ctx context.Context, svc *server, pace time.Duration) (int, error) {
 	client, end, err := serve(svc)
 	if err != nil {
 		return 0, err
@@ -182,7 +182,7 @@ func readLate(ctx context.Context, svc *server) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	const late, silence = 20 * time.Millisecond, 30 * time.Millisecond
+	late, silence := 20*time.Millisecond+pace/10, 30*time.Millisecond+pace/4
 	pause(ctx, late)
 	silent := time.AfterFunc(silence, cancel)
 	for n := 0; ; n++ {
