@@ -1,7 +1,7 @@
 // Wrong: answers each command.
 //
 // Fails: TestAnEventGoesOutWhileTheClientIsSilent
-// Says: instead of ChatMessage{from:"alerts" text:"event 1 of alerts"}
+// Says: and message 1 that the client got is "ok: /join alerts" of topic "server", want nothing of this topic
 package main
 
 import (

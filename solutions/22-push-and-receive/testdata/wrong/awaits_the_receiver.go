@@ -1,7 +1,7 @@
 // Wrong: waits for the goroutine that receives, which only its return ends.
 //
 // Fails: TestAWrongCommandIsAnInvalidArgument
-// Says: and its Recv has not returned after 100ms
+// Says: the client said "hello", and 100ms later Chat still ran: Chat is blocked in
 package main
 
 import (

@@ -1,7 +1,7 @@
 // Wrong: takes what comes out of a closed channel for events.
 //
 // Fails: TestAClientIsHeardWhileEventsGoOut
-// Says: and the client got ChatMessage{} instead of
+// Says: that the client got is "" of topic "", want nothing
 package main
 
 import (

@@ -1,7 +1,7 @@
 // Wrong: has a queue of 64, and drops what finds no room.
 //
 // Fails: TestASlowClientLosesNothing
-// Says: 200 events of 1 KB were accepted for a client that read nothing for 10m, and
+// Says: 250 events of 1 KB were accepted for a client that read 64 of them in 10m, and
 package main
 
 import (

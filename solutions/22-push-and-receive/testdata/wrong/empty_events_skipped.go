@@ -1,7 +1,7 @@
 // Wrong: takes an event without a body for none.
 //
 // Fails: TestAClientIsHeardWhileEventsGoOut
-// Says: event 2 of "alerts" was published, and the client got
+// Says: and message 2 that the client got is "event 3 of alerts" of topic "alerts", want "":
 package main
 
 import (

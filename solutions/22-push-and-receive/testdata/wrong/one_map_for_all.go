@@ -1,7 +1,7 @@
 // Wrong: keeps the subscriptions of all chats in one map.
 //
 // Fails: TestOtherClientsAreNotConcerned
-// Says: Chat had subscribed 0 times for it, want once
+// Says: Chat had subscribed 0 times for it, want 1
 package main
 
 import (

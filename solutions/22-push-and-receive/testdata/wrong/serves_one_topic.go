@@ -1,7 +1,7 @@
 // Wrong: sends the events of a topic until it ends, and hears nothing meanwhile.
 //
 // Fails: TestAClientIsHeardWhileEventsGoOut
-// Says: Chat had subscribed 0 times for it, want once
+// Says: Chat had subscribed 0 times for it, want 1
 package main
 
 import (

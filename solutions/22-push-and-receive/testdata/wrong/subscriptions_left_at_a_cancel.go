@@ -1,7 +1,7 @@
 // Wrong: closes its subscriptions at the half-close and at /leave only.
 //
 // Fails: TestAWrongCommandIsAnInvalidArgument
-// Says: Chat had returned, and 2 subscriptions were open
+// Says: and when Chat returned its subscription of "a" was open
 package main
 
 import (

@@ -1,7 +1,7 @@
 // Wrong: receives from the topics in turn, and waits for each.
 //
 // Fails: TestAClientIsHeardWhileEventsGoOut
-// Says: and the client did not have it 100ms later: Chat is
+// Says: was published, and 100ms later the client had
 package main
 
 import (

@@ -1,7 +1,7 @@
 // Wrong: takes no notice of a command that it does not know.
 //
 // Fails: TestAWrongCommandIsAnInvalidArgument
-// Says: and its Recv has not returned after 100ms
+// Says: the client said "hello", and 100ms later Chat still ran: Chat is blocked in
 package main
 
 import (

@@ -1,7 +1,7 @@
 // Wrong: says what is wrong in an error without a code.
 //
 // Fails: TestAWrongCommandIsAnInvalidArgument
-// Says: its Recv returned code Unknown
+// Says: the client said "hello", and Chat returned code Unknown
 package main
 
 import (

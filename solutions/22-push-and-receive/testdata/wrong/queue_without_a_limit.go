@@ -1,4 +1,7 @@
-// Right: what comes in goes to a queue, which the loop sends from.
+// Wrong: empties C into a queue that has no limit.
+//
+// Fails: TestASlowClientLosesNothing
+// Says: out of C that it had not sent, want at most 32
 package main
 
 import (
