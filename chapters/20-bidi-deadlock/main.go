@@ -43,12 +43,7 @@ func (s *server) Chat(stream chatServer) error { return s.chat(stream) }
 
 // sendThenReceive reads no reply before it has sent every line.
 func sendThenReceive(stream chatClient, lines []string) ([]string, error) {
-	for _, line := range lines {
-		if stream.Send(&feedv1.ChatMessage{Text: line}) != nil {
-			break // the stream has ended; Recv tells how
-		}
-	}
-	stream.CloseSend()
+	send(stream, lines)
 	return receive(stream)
 }
 
@@ -57,14 +52,19 @@ func sendThenReceive(stream chatClient, lines []string) ([]string, error) {
 func sendWhileReceiving(stream chatClient, lines []string) (replies []string, err error) {
 	var receiver sync.WaitGroup
 	receiver.Go(func() { replies, err = receive(stream) })
-	for _, line := range lines {
-		if stream.Send(&feedv1.ChatMessage{Text: line}) != nil {
-			break // the stream has ended; Recv tells how
-		}
-	}
-	stream.CloseSend()
+	send(stream, lines)
 	receiver.Wait()
 	return replies, err
+}
+
+// send sends all lines, unless the stream ends before.
+func send(stream chatClient, lines []string) {
+	for _, line := range lines {
+		if stream.Send(&feedv1.ChatMessage{Text: line}) != nil {
+			return // the stream has ended; Recv tells how
+		}
+	}
+	stream.CloseSend() // its error is always nil
 }
 
 // receive reads all replies, up to the end of the stream.
@@ -98,14 +98,14 @@ func echo(stream chatServer) error {
 	}
 }
 
-// echoFromQueue reads on whatever Send waits for. So no client can lock it, and
-// each client decides how much memory it takes.
+// echoFromQueue reads on whatever Send waits for. So its client can always
+// send, and decides alone how much memory that takes here.
 func echoFromQueue(stream chatServer) error {
 	var (
 		mu    sync.Mutex
 		queue []*feedv1.ChatMessage
-		end   error
-		more  = make(chan struct{}, 1) // queue has grown, or end is set
+		end   error               // what Recv returned at last
+		more  = sync.NewCond(&mu) // queue has grown, or end is set
 	)
 	go func() { // its Recv ends when the handler has returned, if not before
 		for {
@@ -115,18 +115,18 @@ func echoFromQueue(stream chatServer) error {
 				queue = append(queue, msg)
 			}
 			mu.Unlock()
-			select {
-			case more <- struct{}{}:
-			default:
-			}
+			more.Signal()
 			if err != nil {
 				return
 			}
 		}
 	}()
-	for range more {
+	for {
 		mu.Lock()
-		batch, ended := queue, end
+		for len(queue) == 0 && end == nil {
+			more.Wait()
+		}
+		batch, err := queue, end
 		queue = nil
 		mu.Unlock()
 		for _, msg := range batch {
@@ -134,14 +134,13 @@ func echoFromQueue(stream chatServer) error {
 				return err
 			}
 		}
-		if errors.Is(ended, io.EOF) {
+		if errors.Is(err, io.EOF) {
 			return nil
 		}
-		if ended != nil {
-			return ended
+		if err != nil {
+			return err
 		}
 	}
-	return nil // more is never closed
 }
 
 func main() {
@@ -153,14 +152,18 @@ func main() {
 	}
 }
 
-const (
-	kib  = 1 << 10
-	text = kib - 8 // with gRPC's 5 bytes and protobuf's 3 a line takes 1 KiB
-)
+const kib = 1 << 10
+const text = kib - 8 // with gRPC's 5 bytes and protobuf's 3 a line takes 1 KiB
 
 // run tells the story on w. pace is how long a reader needs for a line.
 func run(ctx context.Context, w io.Writer, pace time.Duration) error {
-	say := func(format string, args ...any) { say(ctx, w, pace, format, args...) }
+	say := func(format string, args ...any) {
+		fmt.Fprintf(w, format+"\n", args...)
+		select {
+		case <-time.After(pace):
+		case <-ctx.Done():
+		}
+	}
 	say("A client has 500 lines, of 1 KiB on the wire, for a server that echoes each one.")
 	for _, way := range []struct {
 		what   string
@@ -173,63 +176,54 @@ func run(ctx context.Context, w io.Writer, pace time.Duration) error {
 		{"receives in a goroutine", 64*kib - 1, sendWhileReceiving, echo},
 		{"sends all, to a handler with a queue", 64*kib - 1, sendThenReceive, echoFromQueue},
 	} {
-		t := &talk{}
-		replies, err := t.run(ctx, way.window, way.client, way.server)
-		if err != nil && status.Code(err) != codes.Canceled {
+		var sent, answered atomic.Int64
+		limit := pace + 50*time.Millisecond // nothing else ends a deadlock
+		replies, err := talk(ctx, limit, way.window, func(stream chatClient) ([]string, error) {
+			return way.client(countedClient{stream, &sent}, lines(500, text))
+		}, func(stream chatServer) error {
+			return way.server(countedServer{stream, &answered})
+		})
+		end := fmt.Sprintf("%d replies read", len(replies))
+		if status.Code(err) == codes.DeadlineExceeded {
+			end = "then stuck until its deadline"
+		} else if err != nil {
 			return err
 		}
-		state := fmt.Sprintf("returned %d replies", len(replies))
-		if t.stuck {
-			state = fmt.Sprintf("stuck: the server has answered %d, the client has read none", t.answered.Load())
-		}
-		say("  %-36s  %3d sent, %s", way.what, t.sent.Load(), state)
+		say("  %-36s  %3d sent, %3d answered, %s", way.what, sent.Load(), answered.Load(), end)
 	}
-	return ctx.Err()
+	return nil
 }
 
-// A talk counts the Sends that have returned nil on either side.
-type talk struct {
-	sent, answered atomic.Int64
-	stuck          bool
-}
-
-// run lets client talk to server until it returns, or until nothing has moved
-// for a while: then it cancels.
-func (t *talk) run(ctx context.Context, window int32,
-	client func(chatClient, []string) ([]string, error), handler func(chatServer) error,
-) (replies []string, err error) {
-	conn, end, err := serve(window, &server{chat: func(stream chatServer) error {
-		return handler(countedServer{stream, &t.answered})
-	}})
+// talk runs client and handler on one stream over loopback, which ends after
+// limit, and returns when both have. The windows are fixed, so that the numbers
+// are the same each time; left alone, an estimator moves them.
+func talk(ctx context.Context, limit time.Duration, window int32,
+	client func(chatClient) ([]string, error), handler func(chatServer) error,
+) ([]string, error) {
+	lis, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("listen: %w", err)
 	}
-	defer end()
-	ctx, cancel := context.WithCancel(ctx)
+	srv := grpc.NewServer(grpc.WaitForHandlers(true),
+		grpc.StaticStreamWindowSize(window), grpc.StaticConnWindowSize(window))
+	feedv1.RegisterFeedServiceServer(srv, &server{chat: handler})
+	go srv.Serve(lis) // returns when srv is stopped
+	defer srv.Stop()
+
+	conn, err := grpc.NewClient(lis.Addr().String(),
+		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithStaticStreamWindowSize(window), grpc.WithStaticConnWindowSize(window))
+	if err != nil {
+		return nil, fmt.Errorf("client: %w", err)
+	}
+	defer conn.Close()
+	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	stream, err := feedv1.NewFeedServiceClient(conn).Chat(ctx)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("Chat: %w", err)
 	}
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		replies, err = client(countedClient{stream, &t.sent}, lines(500, text))
-	}()
-	for last := int64(0); ; {
-		select {
-		case <-done:
-			return replies, err
-		case <-time.After(15 * time.Millisecond):
-		}
-		now := t.sent.Load() + t.answered.Load()
-		if t.stuck = now > 0 && now == last; t.stuck {
-			cancel() // ends the Send on either side
-			<-done
-			return replies, err
-		}
-		last = now
-	}
+	return client(stream)
 }
 
 type countedServer struct {
@@ -238,11 +232,7 @@ type countedServer struct {
 }
 
 func (s countedServer) Send(msg *feedv1.ChatMessage) error {
-	err := s.chatServer.Send(msg)
-	if err == nil {
-		s.n.Add(1)
-	}
-	return err
+	return count(s.n, s.chatServer.Send(msg))
 }
 
 type countedClient struct {
@@ -251,49 +241,16 @@ type countedClient struct {
 }
 
 func (s countedClient) Send(msg *feedv1.ChatMessage) error {
-	err := s.chatClient.Send(msg)
+	return count(s.n, s.chatClient.Send(msg))
+}
+
+func count(n *atomic.Int64, err error) error {
 	if err == nil {
-		s.n.Add(1)
+		n.Add(1)
 	}
 	return err
 }
 
 func lines(n, size int) []string {
 	return slices.Repeat([]string{strings.Repeat("x", size)}, n)
-}
-
-// serve starts a server on loopback and connects to it. The returned function
-// ends both and waits for the handlers. The windows are fixed, so that the
-// numbers are the same each time; left alone, an estimator moves them.
-func serve(window int32, svc feedv1.FeedServiceServer) (*grpc.ClientConn, func(), error) {
-	lis, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return nil, nil, fmt.Errorf("listen: %w", err)
-	}
-	srv := grpc.NewServer(grpc.WaitForHandlers(true),
-		grpc.StaticStreamWindowSize(window), grpc.StaticConnWindowSize(window))
-	feedv1.RegisterFeedServiceServer(srv, svc)
-	go srv.Serve(lis) // returns when srv is stopped
-
-	conn, err := grpc.NewClient(lis.Addr().String(),
-		grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithStaticStreamWindowSize(window), grpc.WithStaticConnWindowSize(window))
-	if err != nil {
-		srv.Stop()
-		return nil, nil, fmt.Errorf("client: %w", err)
-	}
-	return conn, func() { conn.Close(); srv.Stop() }, nil
-}
-
-// say prints a line and gives the reader time for it. To a reader who is
-// leaving it says nothing.
-func say(ctx context.Context, w io.Writer, pace time.Duration, format string, args ...any) {
-	if ctx.Err() != nil {
-		return
-	}
-	fmt.Fprintf(w, format+"\n", args...)
-	select {
-	case <-time.After(pace):
-	case <-ctx.Done():
-	}
 }

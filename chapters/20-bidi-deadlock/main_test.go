@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"io"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -53,12 +54,13 @@ func stalls(up, down, size int) (sent, answered int) {
 // A dialogue is a client and a handler on one stream, and counts the calls that
 // have returned nil.
 type dialogue struct {
-	talk
-	heard, received atomic.Int64 // by the handler, by the client
+	sent, received  atomic.Int64 // by the client
+	heard, answered atomic.Int64 // by the handler
 	server          *grpc.Server
 	conn            *grpc.ClientConn
 	cancel          func()
-	done            chan struct{} // the client has returned
+	done            chan struct{} // closed when the client has returned
+	returned        atomic.Bool   // it has
 	handler         chan error    // what the handler returned
 	replies         []string
 	err             error
@@ -71,21 +73,12 @@ type counted struct {
 
 func (c counted) Recv() (*feedv1.ChatMessage, error) {
 	msg, err := c.recv()
-	if err == nil {
-		c.n.Add(1)
-	}
-	return msg, err
+	return msg, count(c.n, err)
 }
 
 // all makes a client of a way to send lines.
 func all(way func(chatClient, []string) ([]string, error), n, size int) func(chatClient) ([]string, error) {
 	return func(stream chatClient) ([]string, error) { return way(stream, lines(n, size)) }
-}
-
-// windows are the options for streams of that size, the server's and the client's.
-func windows(up, down int) ([]grpc.ServerOption, []grpc.DialOption) {
-	return []grpc.ServerOption{grpc.StaticStreamWindowSize(int32(up))},
-		[]grpc.DialOption{grpc.WithStaticStreamWindowSize(int32(down))}
 }
 
 // begin lets client talk to handler over link.
@@ -118,6 +111,7 @@ func beginWith(ctx context.Context, l *lab.Lab, link *lab.Link, client func(chat
 			countedClient
 			counted
 		}{countedClient{stream, &d.sent}, counted{stream.Recv, &d.received}})
+		d.returned.Store(true)
 	}()
 	return d
 }
@@ -131,21 +125,18 @@ func (d *dialogue) end() {
 // want checks how many calls have returned, and that neither side has.
 func (d *dialogue) want(l *lab.Lab, what string, sent, answered int) {
 	l.Helper()
-	if s, a := int(d.sent.Load()), int(d.answered.Load()); s != sent || a != answered || d.returned() || len(d.handler) > 0 {
-		l.Errorf("%s: %d sent, %d answered, client returned %v, handler %v; want %d, %d, and both blocked", what, s, a, d.returned(), len(d.handler) > 0, sent, answered)
-	}
-}
-
-func (d *dialogue) returned() bool {
-	select {
-	case <-d.done:
-		return true
-	default:
-		return false
+	if s, a := int(d.sent.Load()), int(d.answered.Load()); s != sent || a != answered || d.returned.Load() || len(d.handler) > 0 {
+		l.Errorf("%s: %d sent, %d answered, client returned %v, handler %v; want %d, %d, and both blocked", what, s, a, d.returned.Load(), len(d.handler) > 0, sent, answered)
 	}
 }
 
 func TestRunLeavesNothingBehind(t *testing.T) { lab.EndsWell(t, run) }
+
+// increment is what a WINDOW_UPDATE adds.
+func increment(f lab.Frame) (n int) {
+	fmt.Sscanf(f.Text, "+%d", &n)
+	return n
+}
 
 // ladder draws frames as the lab does, with what a side sends at one instant in
 // one line.
@@ -168,33 +159,25 @@ func ladder(frames []lab.Frame) string {
 		}
 		fmt.Fprintf(&b, "%10s  %s\n", at, text)
 	}
-	for len(frames) > 0 {
-		f := frames[0]
-		n := 0
-		for n < len(frames) && frames[n].At == f.At && frames[n].From == f.From {
-			n++
-		}
-		same := frames[:n]
-		frames = frames[n:]
+	for i := 0; i < len(frames); {
+		f := frames[i]
 		var credit, data, whole int
-		for _, f := range same {
-			switch f.Type {
+		for ; i < len(frames) && frames[i].At == f.At && frames[i].From == f.From; i++ {
+			switch g := frames[i]; g.Type {
 			case "WINDOW_UPDATE":
-				var n int
-				fmt.Sscanf(f.Text, "+%d", &n)
-				credit += n
+				credit += increment(g)
 			case "DATA":
-				data += f.Length
-				whole += strings.Count(f.Text, "ChatMessage")
+				data += g.Length
+				whole += strings.Count(g.Text, "ChatMessage")
 			default:
-				draw(f, strings.TrimSpace(f.Type+"  "+f.Text))
+				draw(g, strings.TrimSpace(g.Type+"  "+g.Text))
 			}
 		}
 		if credit > 0 {
-			draw(lab.Frame{At: f.At, From: f.From, Type: "WINDOW_UPDATE"}, fmt.Sprintf("WINDOW_UPDATE  +%d", credit))
+			draw(f, fmt.Sprintf("WINDOW_UPDATE  +%d", credit))
 		}
 		if data > 0 {
-			draw(lab.Frame{At: f.At, From: f.From, Type: "DATA"}, fmt.Sprintf("DATA  %d B, completes %d of its lines", data, whole))
+			draw(f, fmt.Sprintf("DATA  %d B, completes %d of its lines", data, whole))
 		}
 	}
 	return b.String()
@@ -223,14 +206,25 @@ func TestTheStallIsTwoWindowsTwoQuotasAndAHand(t *testing.T) {
 			t.Errorf("the formula gives %d and %d for %d B, want %d and %d for %d B", s, a, wire(tt.text), tt.sent, tt.answered, tt.size)
 		}
 		lab.Run(t, func(l *lab.Lab) {
-			d := begin(l, l.NewLink(), all(sendThenReceive, 3000, tt.text), echo)
+			link := l.NewLink()
+			d := begin(l, link, all(sendThenReceive, 3000, tt.text), echo)
 			defer d.end()
 			time.Sleep(time.Hour)
 			d.want(l, fmt.Sprintf("%d B a message, an hour later", tt.size), tt.sent, tt.answered)
+			credit := 0
+			for _, f := range link.Frames() {
+				if f.From == lab.Server && f.Stream > 0 && f.Type == "WINDOW_UPDATE" {
+					credit += increment(f)
+				}
+			}
+			owed := (tt.answered+1)*tt.size - credit // the last line of 1 KiB, or up to 2 B more: a read may end where a window did
+			if owed < 0 || owed >= lab.Window/4 || tt.size == kib && owed != kib && owed != kib+1 && owed != kib+2 {
+				l.Errorf("%d B a message: %d B read and not credited", tt.size, owed)
+			}
 			if heard := int(d.heard.Load()); heard != tt.answered+1 || d.received.Load() != 0 {
 				l.Errorf("%d B a message: the handler has read %d, want one more than %d; the client %d", tt.size, heard, tt.answered, d.received.Load())
 			}
-			l.Logf("%6d B a message: the client has sent %4d, %d B; the handler has read %4d and answered %4d", tt.size, d.sent.Load(), d.sent.Load()*int64(tt.size), d.heard.Load(), d.answered.Load())
+			l.Logf("%6d B a message: the client has sent %4d, %d B; the handler has read %4d and answered %4d; credit %d B", tt.size, tt.sent, tt.sent*tt.size, tt.answered+1, tt.answered, credit)
 		}, lab.Lasts(2*time.Hour))
 	}
 }
@@ -270,27 +264,33 @@ func TestOneLineMoreThanTheTestHad(t *testing.T) {
 			d := begin(l, l.NewLink(), all(sendThenReceive, n, text), echo)
 			defer d.end()
 			time.Sleep(24 * time.Hour)
-			if n == most && (!d.returned() || d.err != nil || len(d.replies) != n) {
-				l.Errorf("%d lines: returned %v, want all replies", n, d.returned())
+			if n == most && (!d.returned.Load() || d.err != nil || len(d.replies) != n) {
+				l.Errorf("%d lines: returned %v, want all replies", n, d.returned.Load())
 			}
-			if n > most && d.returned() {
+			if n > most && d.returned.Load() {
 				l.Errorf("%d lines: returned", n)
 			}
-			l.Logf("send all, then receive, %d lines of 1 KiB: returned %v", n, d.returned())
+			l.Logf("send all, then receive, %d lines of 1 KiB: returned %v", n, d.returned.Load())
 		}, lab.Lasts(48*time.Hour))
 	}
 }
 
 func TestLargerWindowsOnlyMoveIt(t *testing.T) {
 	var labels, formula, measured []string
-	for _, window := range [][2]int{{64 << 10, 64 << 10}, {128 << 10, 128 << 10}, {256 << 10, 256 << 10}, {512 << 10, 512 << 10}, {1 << 20, 1 << 20}, {1 << 20, lab.Window}, {lab.Window, 1 << 20}} {
-		up, down := window[0], window[1]
+	for _, tt := range []struct{ up, down, want int }{
+		{64 * kib, 64 * kib, 256}, {128 * kib, 128 * kib, 384}, {256 * kib, 256 * kib, 640}, {512 * kib, 512 * kib, 1088},
+		{1024 * kib, 1024 * kib, 2112}, {1024 * kib, lab.Window, 1088}, {lab.Window, 1024 * kib, 1216},
+	} {
+		up, down := tt.up, tt.down
 		lab.Run(t, func(l *lab.Lab) {
-			srv, dial := windows(up, down)
-			d := beginWith(l.Context(), l, l.NewLink(), all(sendThenReceive, 4000, text), echo, srv, dial)
+			d := beginWith(l.Context(), l, l.NewLink(), all(sendThenReceive, 4000, text), echo,
+				[]grpc.ServerOption{grpc.StaticStreamWindowSize(int32(up))}, []grpc.DialOption{grpc.WithStaticStreamWindowSize(int32(down))})
 			defer d.end()
 			time.Sleep(time.Minute)
 			sent, answered := stalls(up, down, kib)
+			if sent != tt.want {
+				l.Errorf("the formula gives %d, want %d", sent, tt.want)
+			}
 			d.want(l, fmt.Sprintf("windows %d up, %d down", up, down), sent, answered)
 			l.Logf("windows of %4d KiB up and %4d KiB down: stuck after %d lines of 1 KiB", up>>10, down>>10, d.sent.Load())
 			if up == down {
@@ -313,68 +313,58 @@ func TestTheEstimatorOnlyMovesItToo(t *testing.T) {
 		d := begin(l, l.NewLink(lab.WithBDP()), all(sendThenReceive, 1000, text), echo)
 		defer d.end()
 		time.Sleep(time.Hour)
-		if sent := d.sent.Load(); sent < 257 || sent > 999 || d.returned() {
-			l.Errorf("with the estimator: %d of 1000 sent, returned %v, want more than 256, not all, and both blocked", sent, d.returned())
+		if sent := d.sent.Load(); sent < 257 || sent > 999 || d.returned.Load() {
+			l.Errorf("with the estimator: %d of 1000 sent, returned %v, want more than 256, not all, and both blocked", sent, d.returned.Load())
 		}
 		l.Logf("with the estimator: an hour later %d of 1000 lines of 1 KiB are sent, %d answered", d.sent.Load(), d.answered.Load())
 	}, lab.Lasts(2*time.Hour))
 }
 
-// pushing sends n lines and reads nothing, in a goroutine of its own.
-func pushing(n, size int, send func(*feedv1.ChatMessage) error) {
+type peer interface {
+	Send(*feedv1.ChatMessage) error
+	Recv() (*feedv1.ChatMessage, error)
+	Context() context.Context
+}
+
+// push sends n lines of text in a goroutine of its own.
+func push(stream peer, n int, text string) {
 	go func() {
-		for _, line := range lines(n, size) {
-			if send(&feedv1.ChatMessage{Text: line}) != nil {
+		for range n {
+			if stream.Send(&feedv1.ChatMessage{Text: text}) != nil {
 				return
 			}
 		}
 	}()
 }
 
-func taking(recv func() (*feedv1.ChatMessage, error)) error {
-	for {
-		if _, err := recv(); err != nil {
-			return err
-		}
-	}
-}
-
 // No echo: one goroutine for each direction, at both ends. Nobody reads in one
 // of them, and the other does not notice.
 func TestTheDirectionsAreIndependent(t *testing.T) {
-	const size = 1000 // 1,008 B
-	idle := func(stream chatServer) error { <-stream.Context().Done(); return nil }
-	lab.Run(t, func(l *lab.Lab) {
-		d := begin(l, l.NewLink(), func(stream chatClient) ([]string, error) {
-			pushing(1000, size, stream.Send)
-			return nil, taking(stream.Recv)
-		}, func(stream chatServer) error {
-			pushing(1000, size, stream.Send)
-			return idle(stream)
-		})
-		defer d.end()
-		time.Sleep(time.Minute)
-		if d.sent.Load() != 131 || d.received.Load() != 1000 {
-			l.Errorf("the handler reads nothing: %d sent, want 131, and %d received of 1000", d.sent.Load(), d.received.Load())
+	meanwhile := func(stream peer, reads bool) (err error) {
+		push(stream, 1000, strings.Repeat("x", 1000)) // of 1,008 B
+		for reads && err == nil {
+			_, err = stream.Recv()
 		}
-		l.Logf("the handler reads nothing: the client's Send blocks after %d, and it has received %d of 1000", d.sent.Load(), d.received.Load())
-	})
-	lab.Run(t, func(l *lab.Lab) {
-		d := begin(l, l.NewLink(), func(stream chatClient) ([]string, error) {
-			pushing(1000, size, stream.Send)
-			<-stream.Context().Done()
-			return nil, nil
-		}, func(stream chatServer) error {
-			pushing(1000, size, stream.Send)
-			return taking(stream.Recv)
+		<-stream.Context().Done()
+		return err
+	}
+	for _, clientReads := range []bool{true, false} {
+		lab.Run(t, func(l *lab.Lab) {
+			d := begin(l, l.NewLink(), func(stream chatClient) ([]string, error) { return nil, meanwhile(stream, clientReads) },
+				func(stream chatServer) error { return meanwhile(stream, !clientReads) })
+			defer d.end()
+			time.Sleep(time.Minute)
+			up, heard, down, received := d.sent.Load(), d.heard.Load(), d.answered.Load(), d.received.Load()
+			want := [4]int64{1000, 1000, 131, 0}
+			if clientReads {
+				want = [4]int64{131, 0, 1000, 1000}
+			}
+			if got := [4]int64{up, heard, down, received}; got != want {
+				l.Errorf("up sent and read, down sent and read: %d, want %d", got, want)
+			}
+			l.Logf("of 1000 lines each way: up %4d sent and %4d read, down %4d sent and %4d read", up, heard, down, received)
 		})
-		defer d.end()
-		time.Sleep(time.Minute)
-		if d.answered.Load() != 131 || d.heard.Load() != 1000 {
-			l.Errorf("the client reads nothing: %d sent, want 131, and %d read of 1000", d.answered.Load(), d.heard.Load())
-		}
-		l.Logf("the client reads nothing: the handler's Send blocks after %d, and it has read %d of 1000", d.answered.Load(), d.heard.Load())
-	})
+	}
 }
 
 // The same client against echo: its Send waits for its own Recv.
@@ -382,7 +372,7 @@ func TestTheHandlerCouplesThem(t *testing.T) {
 	lab.Run(t, func(l *lab.Lab) {
 		steps := make(chan bool)
 		d := begin(l, l.NewLink(), func(stream chatClient) ([]string, error) {
-			pushing(1000, text, stream.Send)
+			push(stream, 1000, strings.Repeat("x", text))
 			for range steps {
 				stream.Recv()
 			}
@@ -408,66 +398,52 @@ func TestTheHandlerCouplesThem(t *testing.T) {
 func TestReceivingInAGoroutineEndsTheDeadlock(t *testing.T) {
 	for _, tt := range []struct{ n, size int }{{5000, 100}, {2000, text}, {5, 1 << 20}} {
 		lab.Run(t, func(l *lab.Lab) {
-			n, size := tt.n, tt.size
-			var d *dialogue
-			most, ready := int64(0), make(chan struct{})
-			began := time.Now()
-			d = begin(l, l.NewLink(), func(stream chatClient) ([]string, error) {
-				<-ready // d is set
-				return sendWhileReceiving(sampled{stream, func() { most = max(most, d.sent.Load()-d.received.Load()) }}, lines(n, size))
-			}, echo)
-			close(ready)
-			<-d.done
-			sent, _ := stalls(lab.Window, lab.Window, wire(size))
-			if d.err != nil || len(d.replies) != n || size <= text && most > int64(sent) {
-				l.Errorf("%d lines of %d B: %d replies, error %v, at most %d unanswered, want all and at most %d", n, size, len(d.replies), d.err, most, sent)
+			d := begin(l, l.NewLink(), all(sendWhileReceiving, tt.n, tt.size), echo)
+			defer d.end()
+			most, began := int64(0), time.Now()
+			for !d.returned.Load() {
+				time.Sleep(100 * time.Microsecond)
+				most = max(most, d.sent.Load()-d.received.Load())
 			}
-			l.Logf("%5d lines of %7d B: all answered after %v, never more than %d unanswered", n, size, time.Since(began).Round(time.Millisecond), most)
-			d.end()
+			sent, _ := stalls(lab.Window, lab.Window, wire(tt.size))
+			if d.err != nil || len(d.replies) != tt.n || tt.size <= text && most > int64(sent) {
+				l.Errorf("%d lines of %d B: %d replies, error %v, at most %d unanswered, want all and at most %d", tt.n, tt.size, len(d.replies), d.err, most, sent)
+			}
+			l.Logf("%5d lines of %7d B: all answered after %v, never more than %d unanswered", tt.n, tt.size, time.Since(began).Round(time.Millisecond), most)
 		})
 	}
 }
 
-// sampled looks before each Send.
-type sampled struct {
+// buffered reads from a channel that a goroutine fills.
+type buffered struct {
 	chatClient
-	look func()
+	replies chan *feedv1.ChatMessage
 }
 
-func (s sampled) Send(msg *feedv1.ChatMessage) error {
-	s.look()
-	return s.chatClient.Send(msg)
+func (b buffered) Recv() (*feedv1.ChatMessage, error) {
+	if msg, ok := <-b.replies; ok {
+		return msg, nil
+	}
+	return nil, io.EOF
 }
 
-// throughChannel receives in a goroutine, which hands the replies over to a loop
-// that begins when all is sent.
 func throughChannel(slots int) func(chatClient, []string) ([]string, error) {
-	return func(stream chatClient, lines []string) (replies []string, err error) {
-		received := make(chan string, slots)
+	return func(stream chatClient, lines []string) ([]string, error) {
+		replies := make(chan *feedv1.ChatMessage, slots)
 		go func() {
-			defer close(received)
+			defer close(replies)
 			for {
-				msg, recvErr := stream.Recv()
-				if recvErr != nil {
+				msg, err := stream.Recv()
+				if err != nil {
 					return
 				}
 				select {
-				case received <- msg.GetText():
+				case replies <- msg:
 				case <-stream.Context().Done():
-					return
 				}
 			}
 		}()
-		for _, line := range lines {
-			if stream.Send(&feedv1.ChatMessage{Text: line}) != nil {
-				break
-			}
-		}
-		stream.CloseSend()
-		for reply := range received {
-			replies = append(replies, reply)
-		}
-		return replies, nil
+		return sendThenReceive(buffered{stream, replies}, lines)
 	}
 }
 
@@ -487,33 +463,31 @@ func TestAChannelOnlyMovesItToo(t *testing.T) {
 }
 
 func TestAHandlerThatReadsOnHoldsWhatIsNotRead(t *testing.T) {
-	lab.Run(t, func(l *lab.Lab) {
-		const n = 2000
-		read := make(chan bool)
-		d := begin(l, l.NewLink(), func(stream chatClient) ([]string, error) {
-			for _, line := range lines(n, text) {
-				stream.Send(&feedv1.ChatMessage{Text: line})
+	for _, n := range []int{0, 2000} {
+		lab.Run(t, func(l *lab.Lab) {
+			read := make(chan bool)
+			d := begin(l, l.NewLink(), func(stream chatClient) ([]string, error) {
+				send(stream, lines(n, text))
+				<-read
+				return receive(stream)
+			}, echoFromQueue)
+			defer d.end()
+			time.Sleep(time.Hour)
+			sent, heard, answered := d.sent.Load(), d.heard.Load(), d.answered.Load()
+			if want := [3]int64{int64(n), int64(n), int64(min(n, 128))}; [3]int64{sent, heard, answered} != want {
+				l.Errorf("a handler with a queue: %d sent, %d read, %d answered, want %d", sent, heard, answered, want)
 			}
-			stream.CloseSend()
-			<-read
-			return receive(stream)
-		}, echoFromQueue)
-		time.Sleep(time.Hour)
-		if heard, answered := d.heard.Load(), d.answered.Load(); d.sent.Load() != n || heard != n || answered != 128 {
-			l.Errorf("a handler with a queue: %d sent, %d read, %d answered, want %d, %d, 128", d.sent.Load(), heard, answered, n, n)
-		}
-		l.Logf("a handler with a queue has read %d lines of a client that reads nothing, and holds %d", d.heard.Load(), d.heard.Load()-d.answered.Load())
-		close(read)
-		<-d.done
-		if d.err != nil || len(d.replies) != n {
-			l.Errorf("then the client got %d replies of %d, error %v", len(d.replies), n, d.err)
-		}
-		d.end()
-	}, lab.Lasts(2*time.Hour))
+			l.Logf("a handler with a queue has read %d lines of a client that reads nothing, and holds %d", heard, heard-answered)
+			close(read)
+			<-d.done
+			if d.err != nil || len(d.replies) != n {
+				l.Errorf("then the client got %d replies of %d, error %v", len(d.replies), n, d.err)
+			}
+		}, lab.Lasts(2*time.Hour))
+	}
 }
 
-// echoWithin is echo, but it gives up when a client has let it send no reply for
-// so long. Its return ends the Send.
+// echoWithin is echo, but it gives up after limit. Its return ends the Send.
 func echoWithin(limit time.Duration) func(chatServer) error {
 	return func(stream chatServer) error {
 		done := make(chan error, 1)
@@ -534,12 +508,12 @@ func TestAHandlerThatGivesUpFreesOnlyItself(t *testing.T) {
 	lab.Run(t, func(l *lab.Lab) {
 		read := make(chan bool)
 		d := begin(l, l.NewLink(), func(stream chatClient) ([]string, error) {
-			pushing(1000, text, stream.Send)
+			push(stream, 1000, strings.Repeat("x", text))
 			<-read
 			return receive(stream)
 		}, echoWithin(time.Minute))
 		time.Sleep(time.Hour)
-		if len(d.handler) != 1 || d.sent.Load() != 256 || strings.Contains(l.Stuck(), "Send") == false {
+		if len(d.handler) != 1 || d.sent.Load() != 256 || !strings.Contains(l.Stuck(), "Send") {
 			l.Errorf("the handler returned %v, the client has sent %d and waits in:\n%s", len(d.handler) == 1, d.sent.Load(), l.Stuck())
 		}
 		l.Logf("59 minutes after the handler's return the client is %s", l.Stuck())
@@ -556,23 +530,20 @@ func TestAHandlerThatGivesUpFreesOnlyItself(t *testing.T) {
 func TestAnyEndOfTheStreamFreesBoth(t *testing.T) {
 	const after = time.Minute
 	for _, end := range []struct {
-		what string
-		how  func(*dialogue, *lab.Link)
-		code codes.Code
+		what  string
+		limit time.Duration
+		how   func(*dialogue, *lab.Link)
+		code  codes.Code
 	}{
-		{"a cancel", func(d *dialogue, _ *lab.Link) { d.cancel() }, codes.Canceled},
-		{"a deadline", nil, codes.DeadlineExceeded},
-		{"conn.Close", func(d *dialogue, _ *lab.Link) { d.conn.Close() }, codes.Canceled},
-		{"srv.Stop", func(d *dialogue, _ *lab.Link) { d.server.Stop() }, codes.Unavailable},
-		{"a reset", func(_ *dialogue, link *lab.Link) { link.Cut() }, codes.Unavailable},
+		{"a cancel", time.Hour, func(d *dialogue, _ *lab.Link) { d.cancel() }, codes.Canceled},
+		{"a deadline", after, nil, codes.DeadlineExceeded},
+		{"conn.Close", time.Hour, func(d *dialogue, _ *lab.Link) { d.conn.Close() }, codes.Canceled},
+		{"srv.Stop", time.Hour, func(d *dialogue, _ *lab.Link) { d.server.Stop() }, codes.Unavailable},
+		{"a reset", time.Hour, func(_ *dialogue, link *lab.Link) { link.Cut() }, codes.Unavailable},
 	} {
 		lab.Run(t, func(l *lab.Lab) {
 			link := l.NewLink()
-			limit := time.Hour
-			if end.how == nil {
-				limit = after
-			}
-			ctx, cancel := context.WithTimeout(l.Context(), limit)
+			ctx, cancel := context.WithTimeout(l.Context(), end.limit)
 			defer cancel()
 			d := beginWith(ctx, l, link, all(sendThenReceive, 1000, text), echo, nil, nil)
 			defer d.cancel()
