@@ -35,25 +35,29 @@ type bench struct {
 
 	messages []string
 	deadline time.Duration // of the caller's context; 0 is none
-	pause    time.Duration // before each message but the first
+	pause    time.Duration // before each message
 	slow     time.Duration // what reply takes
 	what     string        // the server: "a server that echoes"
 	script   func(*bench, chatServer) error
+	during   func(*bench) // what else happens; may be nil
+
+	cancel context.CancelFunc // the caller's; nil if there is no deadline
 
 	mu       sync.Mutex
 	taken    int // messages, by the answer
 	sent     int // messages that Send has taken over
 	closed   int // how many it had heard at the half-close; -1 if there was none
 	heard    int // messages, by the server
-	answered int // replies
-	received int // replies, by Recv
-	had      int // replies, by reply
+	answers  []string
+	received int // answers, by Recv
+	had      int // answers, by reply
 	busy     bool
 	ended    time.Time // the server's end; zero as long as there was none
 	end      error
-	handed   time.Time // when reply last returned
+	handed   time.Time // when msgs last gave a message, or reply returned
 	returned bool      // pipeline
 	wrong    string    // what is wrong with how the answer used what it was given; the first thing
+	late     string    // a call of reply after the return
 
 	began time.Time // the call
 	took  time.Duration
@@ -73,6 +77,21 @@ func (b *bench) blame(format string, args ...any) {
 	}
 }
 
+// wantFew checks how much of one kind the answer holds. The caller holds mu.
+func (b *bench) wantFew(what string, in, out int) {
+	if n := in - out; n > mostHeld {
+		b.blame("pipeline had "+what+" %d of them: it held %d, in hand and in queues, want at most %d", in, out, n, mostHeld)
+	}
+}
+
+// nth is the beginning of a text.
+func nth(list []string, n int) string {
+	if n >= len(list) {
+		return "none"
+	}
+	return fmt.Sprintf("%.12q", list[n])
+}
+
 // msgs is what pipeline ranges over, once.
 func (b *bench) msgs(yield func(string) bool) {
 	b.note(func() {
@@ -80,15 +99,12 @@ func (b *bench) msgs(yield func(string) bool) {
 			b.blame("pipeline ranged over msgs a second time, after %d messages", b.taken)
 		}
 	})
-	for i, msg := range b.messages {
-		if i > 0 && b.pause > 0 {
-			time.Sleep(b.pause)
-		}
+	for _, msg := range b.messages {
+		time.Sleep(b.pause)
 		b.note(func() {
 			b.taken++
-			if n := b.taken - b.sent; n > mostHeld {
-				b.blame("pipeline had taken %d messages, and Send had taken over %d of them: it held %d in between, want at most %d", b.taken, b.sent, n, mostHeld)
-			}
+			b.handed = time.Now()
+			b.wantFew("taken %d messages, and Send had taken over", b.taken, b.sent)
 		})
 		if !yield(msg) {
 			return
@@ -99,21 +115,17 @@ func (b *bench) msgs(yield func(string) bool) {
 // reply is what pipeline calls.
 func (b *bench) reply(text string) {
 	b.note(func() {
-		want := fmt.Sprint(b.had)
-		if got, _, _ := strings.Cut(text, " "); got != want && !b.busy {
-			b.blame("call %d of reply was for reply %s of the server, want reply %s", b.had+1, got, want)
-		}
-		if b.busy {
+		switch {
+		case b.returned:
+			b.late = fmt.Sprintf("pipeline called reply after it had returned, with %.12q", text)
+		case b.busy:
 			b.blame("pipeline called reply while another call of reply ran")
-		}
-		if b.returned {
-			b.blame("pipeline called reply after it had returned, with reply %s of the server", want)
+		case b.had >= len(b.answers) || b.answers[b.had] != text:
+			b.blame("call %d of reply was with %.12q, want %s: Recv has returned %d replies, and each goes to reply", b.had+1, text, nth(b.answers, b.had), b.received)
 		}
 		b.busy = true
 	})
-	if b.slow > 0 {
-		time.Sleep(b.slow)
-	}
+	time.Sleep(b.slow)
 	b.note(func() { b.busy = false; b.had++; b.handed = time.Now() })
 }
 
@@ -124,34 +136,28 @@ type countedClient struct {
 
 func (s countedClient) SendMsg(m any) error {
 	err := s.ClientStream.SendMsg(m)
-	s.b.note(func() {
-		if err == nil {
-			s.b.sent++
-		}
-	})
+	if err == nil {
+		s.b.note(func() { s.b.sent++ })
+	}
 	return err
 }
 
 func (s countedClient) RecvMsg(m any) error {
 	err := s.ClientStream.RecvMsg(m)
-	s.b.note(func() {
-		if err != nil {
-			return
-		}
-		s.b.received++
-		if n := s.b.received - s.b.had; n > mostHeld {
-			s.b.blame("pipeline had received %d replies, and reply had had %d of them: it held %d in between, want at most %d", s.b.received, s.b.had, n, mostHeld)
-		}
-	})
+	if err == nil {
+		s.b.note(func() {
+			s.b.received++
+			s.b.wantFew("received %d replies, and reply had had", s.b.received, s.b.had)
+		})
+	}
 	return err
 }
 
-// Chat plays the script. The end is the server's unless the client has ended
-// the stream before.
+// Chat plays the script. The end is the server's unless the client was first.
 func (b *bench) Chat(stream chatServer) error {
 	err := b.script(b, stream)
 	b.note(func() {
-		if stream.Context().Err() == nil {
+		if stream.Context().Err() == nil && !b.returned {
 			b.ended, b.end = time.Now(), err
 		}
 	})
@@ -159,31 +165,28 @@ func (b *bench) Chat(stream chatServer) error {
 }
 
 // hear reads a message. io.EOF is the half-close.
-func (b *bench) hear(stream chatServer) error {
+func (b *bench) hear(stream chatServer) (string, error) {
 	msg, err := stream.Recv()
 	b.note(func() {
-		switch {
-		case errors.Is(err, io.EOF):
+		if err == nil {
+			if b.heard >= len(b.messages) || b.messages[b.heard] != msg.GetText() {
+				b.blame("message %d reached the server as %.12q, want %s", b.heard+1, msg.GetText(), nth(b.messages, b.heard))
+			}
+			b.heard++
+		} else if errors.Is(err, io.EOF) {
 			b.closed = b.heard
-		case err != nil:
-		case b.heard >= len(b.messages) || msg.GetText() != b.messages[b.heard]:
-			b.blame("message %d that the server received is not message %d of msgs", b.heard+1, b.heard+1)
-			b.heard++
-		default:
-			b.heard++
 		}
 	})
-	return err
+	return msg.GetText(), err
 }
 
-// say sends n replies with their numbers, of about size bytes each.
-func (b *bench) say(stream chatServer, n, size int) error {
+// say sends a reply n times.
+func (b *bench) say(stream chatServer, n int, text string) error {
 	for range n {
-		text := fmt.Sprintf("%d %s", b.answered, strings.Repeat("x", size))
 		if err := stream.Send(&feedv1.ChatMessage{Text: text}); err != nil {
 			return err
 		}
-		b.note(func() { b.answered++ })
+		b.note(func() { b.answers = append(b.answers, text) })
 	}
 	return nil
 }
@@ -191,14 +194,14 @@ func (b *bench) say(stream chatServer, n, size int) error {
 // hearAll answers each of up to n messages so many times, until the half-close.
 func (b *bench) hearAll(stream chatServer, n, times int) error {
 	for range n {
-		err := b.hear(stream)
+		text, err := b.hear(stream)
+		if err == nil {
+			err = b.say(stream, times, text)
+		}
 		if errors.Is(err, io.EOF) {
 			return nil
 		}
 		if err != nil {
-			return err
-		}
-		if err := b.say(stream, times, len(b.messages[0])); err != nil {
 			return err
 		}
 	}
@@ -217,7 +220,15 @@ func wait(stream chatServer, d time.Duration) error {
 // all is more than any test has.
 const all = 1_000_000
 
-func echo(b *bench, stream chatServer) error { return b.hearAll(stream, all, 1) }
+// chat is a script: speak so many times first, answer each message so many
+// times, and speak so many times at the end. What follows an error fails too.
+func chat(first, each, last int) func(*bench, chatServer) error {
+	return func(b *bench, stream chatServer) error {
+		return cmp.Or(b.say(stream, first, "hello"), b.hearAll(stream, all, each), b.say(stream, last, strings.Repeat("x", 1000)))
+	}
+}
+
+var echo = chat(0, 1, 0)
 
 func messages(n, size int) []string {
 	var all []string
@@ -227,21 +238,18 @@ func messages(n, size int) []string {
 	return all
 }
 
-// view is how far both sides are.
+// view is how far both sides are. The caller holds mu.
 func (b *bench) view() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
 	text := fmt.Sprintf("%d of %d messages were sent; the server has read %d and sent %d replies; Recv has returned %d of them, and reply has had %d",
-		b.sent, len(b.messages), b.heard, b.answered, b.received, b.had)
+		b.sent, len(b.messages), b.heard, len(b.answers), b.received, b.had)
 	if b.closed < 0 {
 		text += "; the server has seen no half-close"
 	}
 	return text
 }
 
-// run calls pipeline, which returns within limit. First comes what happens
-// meanwhile, or nil, and then what is wanted.
-func (b *bench) run(t *testing.T, limit time.Duration, during func(*bench, func()), then func(*bench)) {
+// run calls pipeline, which returns within limit, and then checks it.
+func (b *bench) run(t *testing.T, limit time.Duration, check func(*bench)) {
 	t.Helper()
 	if t.Failed() {
 		return
@@ -257,75 +265,72 @@ func (b *bench) run(t *testing.T, limit time.Duration, during func(*bench, func(
 			}
 			return countedClient{stream, b}, nil
 		}))
-		ctx, cancel := context.WithTimeout(l.Context(), cmp.Or(b.deadline, 4*day))
-		defer cancel()
-		if during != nil {
-			during(b, cancel)
+		ctx := l.Context()
+		if b.deadline > 0 {
+			ctx, b.cancel = context.WithTimeout(ctx, b.deadline)
+			defer b.cancel()
+		}
+		if b.during != nil {
+			b.during(b)
 		}
 		b.began = time.Now()
 		defer func() {
 			if !b.returned {
-				l.Errorf("meanwhile %s", b.view())
+				b.note(func() { l.Errorf("meanwhile %s", b.view()) })
 			}
 		}()
 		l.Call("pipeline with "+b.what, limit, func() { b.err = pipeline(ctx, feedv1.NewFeedServiceClient(conn), b.msgs, b.reply) })
 		b.note(func() { b.returned, b.took = true, time.Since(b.began) })
-		b.wantNoMisuse()
+		leaks := l.Leaks() // in the next second; unless it has ended, the caller's context lives
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		if b.wrong != "" {
+			l.Fatalf("%s (%s)", b.wrong, b.what)
+		}
 		if n := len(l.RPCs()); n > 1 {
 			l.Fatalf("pipeline opened %d streams, want one", n)
 		}
-		then(b)
-		cancel()
-		leaks := l.Leaks()
-		b.wantNoMisuse()
+		check(b)
+		if b.late != "" {
+			l.Fatalf("%s (%s)", b.late, b.what)
+		}
 		if len(leaks) > 0 {
 			l.Fatalf("pipeline with %s has returned, and a second later %s", b.what, strings.Join(leaks, "\n"))
 		}
-	}, lab.Lasts(4*day))
-}
-
-func (b *bench) wantNoMisuse() {
-	b.Helper()
-	b.mu.Lock()
-	what := b.wrong
-	b.mu.Unlock()
-	if what != "" {
-		b.Fatalf("%s (%s)", what, b.what)
-	}
+	}, lab.Lasts(40*day), lab.RealLimit(20*time.Second)) // thousands of messages, with -race
 }
 
 // wantWhole checks a pipeline that the server has ended.
 func (b *bench) wantWhole() {
 	b.Helper()
-	view := b.view()
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	switch {
-	case b.ended.IsZero():
-		b.Fatalf("pipeline with %s returned after %v with the error %v, before the server had ended the stream; %s", b.what, b.took, b.err, view)
-	case status.Code(b.err) != status.Code(b.end):
-		b.Fatalf("pipeline with %s returned after %v with code %v (%v), want %v; %s", b.what, b.took, status.Code(b.err), b.err, status.Code(b.end), view)
-	case b.closed >= 0 && b.closed != len(b.messages):
+	if b.ended.IsZero() {
+		b.Fatalf("pipeline with %s returned after %v with the error %v, before the server had ended the stream; %s", b.what, b.took, b.err, b.view())
+	}
+	b.wantEnd("with "+b.what, status.Code(b.end), b.ended)
+	if b.closed >= 0 && b.closed != len(b.messages) {
 		b.Fatalf("pipeline with %s half-closed the stream after %d messages, want %d", b.what, b.closed, len(b.messages))
-	case b.had != b.answered:
-		b.Fatalf("pipeline with %s returned when reply had had %d of %d replies", b.what, b.had, b.answered)
 	}
-	b.wantSoon("the server ended the stream", later(b.ended, b.handed))
+	if b.had != len(b.answers) {
+		b.Fatalf("pipeline with %s returned when reply had had %d of %d replies", b.what, b.had, len(b.answers))
+	}
 }
 
-func later(a, b time.Time) time.Time {
-	if b.After(a) {
-		return b
+// why says how an error came to have no code.
+func why(err error) string {
+	switch _, ok := status.FromError(err); {
+	case errors.Is(err, io.EOF):
+		return ": that is the io.EOF of a call on an ended stream, and not the server's status"
+	case !ok && strings.Contains(err.Error(), "rpc error: "):
+		return ": status.Code finds the status in the text only"
 	}
-	return a
+	return ""
 }
 
-// wantEnd checks pipeline's error, and that it came soon. A context's own error
-// is as good as the status that gRPC makes of it.
-func (b *bench) wantEnd(when string, want codes.Code, since time.Time) {
+// wantEnd checks pipeline's error, and that it came soon after the end, or after
+// the last call of msgs or reply. A context's own error is as good as the status
+// that gRPC makes of it.
+func (b *bench) wantEnd(when string, want codes.Code, end time.Time) {
 	b.Helper()
-	b.mu.Lock()
-	defer b.mu.Unlock()
 	got := status.Code(b.err)
 	switch {
 	case errors.Is(b.err, context.Canceled):
@@ -333,28 +338,22 @@ func (b *bench) wantEnd(when string, want codes.Code, since time.Time) {
 	case errors.Is(b.err, context.DeadlineExceeded):
 		got = codes.DeadlineExceeded
 	}
-	switch {
-	case b.err == nil && want != codes.OK:
-		b.Fatalf("%s, and pipeline returned no error, want code %v", when, want)
-	case got != want:
-		b.Fatalf("%s, and pipeline returned code %v (%v), want %v", when, got, b.err, want)
+	if got != want {
+		b.Fatalf("%s, pipeline returned after %v with code %v (%v), want %v%s; %s", when, b.took, got, b.err, want, why(b.err), b.view())
 	}
-	b.wantSoon(when, later(since, b.handed))
-}
-
-// wantSoon checks that pipeline returned a second after what at the latest.
-func (b *bench) wantSoon(what string, since time.Time) {
-	b.Helper()
-	if late := b.began.Add(b.took).Sub(since); late > soon+lab.Latency {
-		b.Fatalf("%s, and pipeline returned %v later, want at most %v", what, late, soon)
+	if b.handed.After(end) {
+		end = b.handed
+	}
+	if late := b.began.Add(b.took).Sub(end); late > soon+lab.Latency {
+		b.Fatalf("%s, pipeline returned %v after the end, want at most %v", when, late, soon)
 	}
 }
 
 func TestPipelineDoesNotLock(t *testing.T) {
 	const limit = 5 * time.Second
-	for _, size := range []struct{ n, bytes int }{{200, 10_000}, {2600, 100}, {6, 300_000}, {1, 1000}} {
+	for _, size := range []struct{ n, bytes int }{{200, 10_000}, {1300, 250}, {6, 300_000}} {
 		what := fmt.Sprintf("a server that echoes %d messages of %d B", size.n, size.bytes)
-		(&bench{what: what, script: echo, messages: messages(size.n, size.bytes)}).run(t, time.Minute, nil, func(b *bench) {
+		(&bench{what: what, script: echo, messages: messages(size.n, size.bytes)}).run(t, time.Minute, func(b *bench) {
 			b.wantWhole()
 			if b.took > limit {
 				b.Fatalf("pipeline with %s returned after %v, want at most %v", what, b.took.Round(time.Millisecond), limit)
@@ -363,72 +362,66 @@ func TestPipelineDoesNotLock(t *testing.T) {
 	}
 }
 
+func TestPipelineChangesNoText(t *testing.T) {
+	texts := []string{"one", "", " two ", "two\n", "two\n", ""}
+	(&bench{what: "a server that echoes short and empty messages", script: echo, messages: texts}).run(t, time.Minute, (*bench).wantWhole)
+}
+
 func TestPipelineKnowsNoNumberOfReplies(t *testing.T) {
 	for _, tt := range []struct {
-		what                  string
-		first, each, atTheEnd int
+		what              string
+		n                 int
+		first, each, last int
 	}{
-		{"a server that answers nothing", 0, 0, 0},
-		{"a server that answers after the half-close", 0, 0, 300},
-		{"a server that speaks first", 1, 1, 0},
-		{"a server that answers each message three times", 0, 3, 0},
+		{"a server that answers nothing", 6000, 0, 0, 0},
+		{"a server that answers after the half-close", 300, 0, 0, 300},
+		{"a server that speaks first", 300, 1, 1, 0},
+		{"a server that answers each message three times", 300, 0, 3, 0},
 	} {
-		for _, n := range []int{300, 0} {
-			script := func(b *bench, stream chatServer) error {
-				if err := b.say(stream, tt.first, 10); err != nil {
-					return err
-				}
-				if err := b.hearAll(stream, all, tt.each); err != nil {
-					return err
-				}
-				return b.say(stream, tt.atTheEnd, 1000)
-			}
-			(&bench{what: tt.what, script: script, messages: messages(n, 1000)}).run(t, time.Minute, nil, (*bench).wantWhole)
+		for _, n := range []int{tt.n, 0} {
+			(&bench{what: tt.what, script: chat(tt.first, tt.each, tt.last), messages: messages(n, 300_000/max(n, 300))}).run(t, time.Minute, (*bench).wantWhole)
 		}
 	}
+}
+
+func TestPipelineSetsNoTimeLimit(t *testing.T) {
+	script := func(b *bench, stream chatServer) error {
+		if deadline, ok := stream.Context().Deadline(); ok {
+			b.note(func() {
+				b.blame("pipeline gave its stream a deadline, %v from now; its caller's context has none", time.Until(deadline).Round(time.Second))
+			})
+		}
+		return cmp.Or(wait(stream, 30*day), echo(b, stream))
+	}
+	(&bench{what: "a server that reads nothing for 30 days", script: script, messages: messages(400, 1000)}).run(t, 31*day, (*bench).wantWhole)
 }
 
 func TestPipelineHandsOnWhatIsThere(t *testing.T) {
 	const pause = 3 * time.Hour
-	b := &bench{what: "a server that echoes a message each 3h", script: echo, messages: messages(20, 100), pause: pause}
-	b.run(t, 3*day, func(b *bench, _ func()) {
+	b := &bench{what: "a server that speaks first, and echoes a message each 3h", script: chat(1, 1, 0), messages: messages(20, 100), pause: pause}
+	b.during = func(b *bench) {
 		for i := range 20 {
-			time.AfterFunc(time.Duration(i)*pause+soon, func() {
+			at := time.Duration(i)*pause + soon
+			time.AfterFunc(at, func() {
 				b.mu.Lock()
-				had, received, heard := b.had, b.received, b.heard
-				b.mu.Unlock()
-				if had <= i && !b.Failed() {
-					b.Errorf("%v after msgs gave message %d the server had read %d, Recv had returned %d replies, and reply had had %d", soon, i+1, heard, received, had)
+				defer b.mu.Unlock()
+				if b.had <= i && !b.Failed() {
+					b.Errorf("with %s, %v after the call %s; want %d messages read and %d replies at reply: msgs gives the next message in 3h, and nothing may wait for that", b.what, at, b.view(), i, i+1)
 				}
 			})
 		}
-	}, (*bench).wantWhole)
-}
-
-func TestPipelineTakesNoMoreThanSend(t *testing.T) {
-	script := func(b *bench, stream chatServer) error {
-		if err := wait(stream, day); err != nil {
-			return err
-		}
-		return echo(b, stream)
 	}
-	(&bench{what: "a server that reads nothing for a day", script: script, messages: messages(400, 1000)}).run(t, 2*day, nil, (*bench).wantWhole)
+	b.run(t, 3*day, (*bench).wantWhole)
 }
 
 func TestPipelineKeepsToThePaceOfReply(t *testing.T) {
-	(&bench{what: "a reply that takes a minute", script: echo, messages: messages(400, 1000), slow: time.Minute}).run(t, day, nil, (*bench).wantWhole)
+	(&bench{what: "a reply that takes a minute", script: echo, messages: messages(400, 1000), slow: time.Minute}).run(t, day, (*bench).wantWhole)
 }
 
 // reads is a script: read up to n messages and answer each, wait, and end.
 func reads(n int, after time.Duration, end error) func(*bench, chatServer) error {
 	return func(b *bench, stream chatServer) error {
-		if err := b.hearAll(stream, n, 1); err != nil {
-			return err
-		}
-		if err := wait(stream, after); err != nil {
-			return err
-		}
-		return end
+		return cmp.Or(b.hearAll(stream, n, 1), wait(stream, after), end)
 	}
 }
 
@@ -438,73 +431,58 @@ func TestPipelineEndsAsTheServerEnds(t *testing.T) {
 		status.Error(codes.Unknown, "EOF"), nil,
 	} {
 		for _, state := range []struct {
-			what  string
-			n     int
-			after time.Duration
-			slow  time.Duration
+			what               string
+			n                  int
+			after, slow, pause time.Duration
 		}{
-			{"after 3 messages, while reply took its time", 3, 0, time.Minute}, // Send is the first to know
-			{"while Send waited", 0, time.Minute, 0},
-			{"an hour after the half-close", all, time.Hour, 0},
+			{"after 3 messages, while reply took its time", 3, 0, time.Minute, 0}, // Send is the first to know
+			{"while Send waited", 0, time.Minute, 0, 0},
+			{"an hour after the half-close", all, time.Hour, 0, 0},
+			{"after 3 messages, while msgs took an hour for the next", 3, 0, 0, time.Hour},
 		} {
 			what := fmt.Sprintf("a server that ends with code %v %s", status.Code(end), state.what)
-			(&bench{what: what, script: reads(state.n, state.after, end), messages: messages(400, 1000), slow: state.slow}).run(t, day, nil, (*bench).wantWhole)
+			(&bench{what: what, script: reads(state.n, state.after, end), messages: messages(400, 1000), slow: state.slow, pause: state.pause}).run(t, day, (*bench).wantWhole)
 		}
 	}
 }
 
-// states are the waits of a pipeline: for Send, for a reply, and for reply.
-var states = []struct {
-	what  string
-	reads int
-	slow  time.Duration
-}{
-	{"while Send waited for the server", 0, 0},
-	{"while the server had answered everything and not ended", all, 0},
-	{"while reply took its time", all, 100 * time.Millisecond},
+const moment = 3300 * time.Millisecond
+
+// testEnd lets something happen while pipeline waits for Send, for a reply, for
+// reply, and for msgs.
+func testEnd(t *testing.T, what string, want codes.Code, deadline time.Duration, happen func(*bench)) {
+	t.Helper()
+	for _, state := range []struct {
+		what        string
+		reads       int
+		slow, pause time.Duration
+	}{
+		{"while Send waited for the server", 0, 0, 0},
+		{"while the server had answered everything and not ended", all, 0, 0},
+		{"while reply took its time", all, 100 * time.Millisecond, 0},
+		{"while msgs took its time", all, 0, 5 * time.Second},
+	} {
+		b := &bench{what: "a server that stays", script: reads(state.reads, 3*day, nil), messages: messages(400, 1000), deadline: deadline, slow: state.slow, pause: state.pause}
+		b.during = func(b *bench) { time.AfterFunc(moment, func() { happen(b) }) }
+		b.run(t, 2*time.Minute, func(b *bench) { b.wantEnd(what+" "+state.what, want, b.began.Add(moment)) })
+	}
 }
 
 func TestPipelineEndsWithItsContext(t *testing.T) {
-	const after = 3300 * time.Millisecond
-	for _, state := range states {
-		b := func(deadline time.Duration) *bench {
-			return &bench{what: "a server that stays", script: reads(state.reads, 3*day, nil), messages: messages(400, 1000), deadline: deadline, slow: state.slow}
-		}
-		b(0).run(t, time.Minute, func(_ *bench, cancel func()) { time.AfterFunc(after, cancel) }, func(b *bench) {
-			what := "the caller cancelled " + state.what
-			b.wantEnd(what, codes.Canceled, b.began.Add(after))
-		})
-		b(after).run(t, time.Minute, nil, func(b *bench) {
-			what := "the caller's deadline passed " + state.what
-			b.wantEnd(what, codes.DeadlineExceeded, b.began.Add(after))
-		})
-	}
+	testEnd(t, "the caller cancelled", codes.Canceled, day, func(b *bench) { b.cancel() })
+	testEnd(t, "the caller's deadline passed", codes.DeadlineExceeded, moment, func(*bench) {})
 }
 
 func TestPipelineEndsWithTheConnection(t *testing.T) {
-	const after = 3300 * time.Millisecond
-	for _, state := range states {
-		for _, end := range []struct {
-			what string
-			how  func(*bench)
-		}{
-			{"the connection broke ", func(b *bench) { b.link.Cut() }},
-			{"the server was stopped ", func(b *bench) { b.srv.Stop() }},
-		} {
-			b := &bench{what: "a server that stays", script: reads(state.reads, 3*day, nil), messages: messages(400, 1000), slow: state.slow}
-			b.run(t, time.Minute, func(b *bench, _ func()) { time.AfterFunc(after, func() { end.how(b) }) }, func(b *bench) {
-				b.wantEnd(end.what+state.what, codes.Unavailable, b.began.Add(after))
-			})
-		}
-	}
+	testEnd(t, "the connection broke", codes.Unavailable, 0, func(b *bench) { b.link.Cut() })
+	testEnd(t, "the server was stopped", codes.Unavailable, 0, func(b *bench) { b.srv.Stop() })
 }
 
 func TestPipelineSaysThatThereIsNoServer(t *testing.T) {
 	b := &bench{what: "no server", script: echo, messages: messages(400, 1000)}
-	b.run(t, time.Minute, func(b *bench, _ func()) {
+	b.during = func(b *bench) {
 		b.link.Cut()
 		time.Sleep(time.Second) // the client has noticed
-	}, func(b *bench) {
-		b.wantEnd("there was no server", codes.Unavailable, b.began)
-	})
+	}
+	b.run(t, time.Minute, func(b *bench) { b.wantEnd("there was no server", codes.Unavailable, b.began) })
 }

@@ -16,6 +16,8 @@ import (
 // order in which they come, until the server ends the stream. How the server
 // ended it, the error says: nil for OK, the server's status otherwise.
 func pipeline(ctx context.Context, client feedv1.FeedServiceClient, msgs iter.Seq[string], reply func(string)) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel() // if there is no Wait
 	g, ctx := errgroup.WithContext(ctx)
 	stream, err := client.Chat(ctx)
 	if err != nil {

@@ -1,7 +1,7 @@
 // Wrong: opens the stream with a context that nobody cancels.
 //
 // Fails: TestPipelineEndsWithItsContext
-// Says: has not returned after 1m0s:
+// Says: has not returned after 2m0s:
 package main
 
 import (

@@ -3,7 +3,7 @@
 // Fails: TestPipelineKnowsNoNumberOfReplies
 // Says: a server that answers nothing has not returned
 // Says: blocked in Recv at answer.go:
-// Says: meanwhile 4 of 300 messages were sent
+// Says: meanwhile 4 of 6000 messages were sent
 package main
 
 import (

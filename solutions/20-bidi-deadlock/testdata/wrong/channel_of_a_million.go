@@ -1,7 +1,7 @@
 // Wrong: a channel with room for all replies holds them until all is sent.
 //
 // Fails: TestPipelineDoesNotLock
-// Says: pipeline had received 17 replies, and reply had had 0 of them: it held 17 in between, want at most 16
+// Says: pipeline had received 17 replies, and reply had had 0 of them: it held 17, in hand and in queues, want at most 16
 package main
 
 import (

@@ -1,7 +1,7 @@
 // Wrong: cancels when a Send has waited for ten minutes.
 //
-// Fails: TestPipelineTakesNoMoreThanSend
-// Says: a server that reads nothing for a day returned after 10m0s with
+// Fails: TestPipelineSetsNoTimeLimit
+// Says: a server that reads nothing for 30 days returned after 10m0s with
 package main
 
 import (

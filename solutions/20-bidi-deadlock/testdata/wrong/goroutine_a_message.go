@@ -1,7 +1,7 @@
 // Wrong: a goroutine sends each message, after the one before it: they all wait in memory.
 //
 // Fails: TestPipelineDoesNotLock
-// Says: pipeline had taken 17 messages
+// Says: it held 17, in hand and in queues, want at most 16
 package main
 
 import (

@@ -1,7 +1,7 @@
 // Wrong: gives the stream ten minutes.
 //
-// Fails: TestPipelineHandsOnWhatIsThere
-// Says: a server that echoes a message each 3h returned after 3h0m0s with
+// Fails: TestPipelineSetsNoTimeLimit
+// Says: pipeline gave its stream a deadline, 10m0s from now; its caller's context has none
 package main
 
 import (

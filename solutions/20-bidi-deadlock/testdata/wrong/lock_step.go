@@ -1,7 +1,7 @@
 // Wrong: waits for a reply after each message, so that neither side has to wait for a window.
 //
 // Fails: TestPipelineDoesNotLock
-// Says: a server that echoes 2600 messages of 100 B returned after
+// Says: a server that echoes 1300 messages of 250 B returned after
 // Says: want at most 5s
 package main
 

@@ -2,7 +2,7 @@
 //
 // Fails: TestPipelineKnowsNoNumberOfReplies
 // Says: a server that answers nothing has not returned
-// Says: meanwhile 16 of 300 messages were sent
+// Says: meanwhile 16 of 6000 messages were sent
 package main
 
 import (

@@ -2,7 +2,7 @@
 //
 // Fails: TestPipelineKeepsToThePaceOfReply
 // Says: pipeline had received 17 replies
-// Says: it held 17 in between, want at most 16 (a reply that takes a minute)
+// Says: it held 17, in hand and in queues, want at most 16 (a reply that takes a minute)
 package main
 
 import (

@@ -1,7 +1,7 @@
 // Wrong: a queue without a bound takes the messages while Send waits.
 //
 // Fails: TestPipelineDoesNotLock
-// Says: pipeline had taken 17 messages
+// Says: it held 17, in hand and in queues, want at most 16
 package main
 
 import (

@@ -1,7 +1,7 @@
 // Wrong: has all messages in memory before it sends one.
 //
 // Fails: TestPipelineDoesNotLock
-// Says: pipeline had taken 17 messages, and Send had taken over 0 of them: it held 17 in between, want at most 16
+// Says: pipeline had taken 17 messages, and Send had taken over 0 of them: it held 17, in hand and in queues, want at most 16
 package main
 
 import (

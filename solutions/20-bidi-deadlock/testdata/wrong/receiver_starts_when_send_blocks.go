@@ -1,7 +1,7 @@
 // Wrong: receives when a Send has blocked for 100 ms, and not before.
 //
 // Fails: TestPipelineHandsOnWhatIsThere
-// Says: 1s after msgs gave message 1 the server had read 1, Recv had returned 0 replies, and reply had had 0
+// Says: 1s after the call 0 of 20 messages were sent; the server has read 0 and sent 1 replies; Recv has returned 0 of them
 package main
 
 import (

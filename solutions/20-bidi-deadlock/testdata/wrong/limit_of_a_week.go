@@ -1,4 +1,7 @@
-// Right: does not wait for its sender, which the cancel ends.
+// Wrong: gives the stream a week.
+//
+// Fails: TestPipelineSetsNoTimeLimit
+// Says: pipeline gave its stream a deadline, 168h0m0s from now; its caller's context has none
 package main
 
 import (
@@ -6,6 +9,8 @@ import (
 	"errors"
 	"io"
 	"iter"
+	"sync"
+	"time"
 
 	feedv1 "example.com/mygrpc/gen/feed/v1"
 )
@@ -14,28 +19,30 @@ import (
 // order in which they come, until the server ends the stream. How the server
 // ended it, the error says: nil for OK, the server's status otherwise.
 func pipeline(ctx context.Context, client feedv1.FeedServiceClient, msgs iter.Seq[string], reply func(string)) error {
-	ctx, cancel := context.WithCancel(ctx)
+	ctx, cancel := context.WithTimeout(ctx, 7*24*time.Hour)
 	defer cancel()
 	stream, err := client.Chat(ctx)
 	if err != nil {
 		return err
 	}
-	go func() {
+	var wg sync.WaitGroup
+	defer func() { cancel(); wg.Wait() }()
+	wg.Go(func() {
 		for msg := range msgs {
 			if stream.Send(&feedv1.ChatMessage{Text: msg}) != nil {
 				return
 			}
 		}
 		stream.CloseSend()
-	}()
+	})
 	for {
-		msg, err := stream.Recv()
+		m, err := stream.Recv()
 		if errors.Is(err, io.EOF) {
 			return nil
 		}
 		if err != nil {
 			return err
 		}
-		reply(msg.GetText())
+		reply(m.GetText())
 	}
 }
