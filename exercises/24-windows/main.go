@@ -77,7 +77,7 @@ func run(ctx context.Context) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	fmt.Printf("the client has stopped reading, and holds %.2f MiB of the stream\n", float64(wire.taken.Load()-read)/(1<<20))
+	fmt.Printf("the client has stopped reading, and holds %.2f MiB of the stream\n", float64(wire.data.Load()-read)/(1<<20))
 	return nil
 }
 
@@ -98,7 +98,9 @@ func (f *feed) Watch(_ *feedv1.WatchRequest, stream grpc.ServerStreamingServer[f
 // far is a connection whose bytes arrive a round trip later.
 type far struct {
 	net.Conn
-	taken  atomic.Int64 // bytes that have been read of it
+	data   atomic.Int64 // bytes of DATA frames that have been read
+	head   []byte       // the header of the frame that comes
+	left   int          // bytes that its payload still has
 	pieces chan piece
 	rest   []byte
 	once   sync.Once
@@ -141,8 +143,31 @@ func (c *far) Read(b []byte) (int, error) {
 	}
 	n := copy(b, c.rest)
 	c.rest = c.rest[n:]
-	c.taken.Add(int64(n))
+	c.count(b[:n])
 	return n, nil
+}
+
+// count counts what is the payload of DATA frames. A frame's header has 9
+// bytes: its length in three, and its type, 0 for DATA.
+func (c *far) count(b []byte) {
+	for len(b) > 0 {
+		if c.left > 0 {
+			n := min(c.left, len(b))
+			if c.head[3] == 0 {
+				c.data.Add(int64(n))
+			}
+			c.left, b = c.left-n, b[n:]
+			continue
+		}
+		if len(c.head) == 9 {
+			c.head = nil
+		}
+		n := min(9-len(c.head), len(b))
+		c.head, b = append(c.head, b[:n]...), b[n:]
+		if len(c.head) == 9 {
+			c.left = int(c.head[0])<<16 | int(c.head[1])<<8 | int(c.head[2])
+		}
+	}
 }
 
 func (c *far) Close() error {

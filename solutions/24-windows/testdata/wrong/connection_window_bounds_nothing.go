@@ -1,7 +1,8 @@
 // Wrong: wants the connection's window to bound what a stream holds. What arrives is credited to the connection at once.
 //
 // Fails: TestAStalledDownloadStaysWithinItsMemory
-// Says: a client read as fast as it could for 4.7s and then no more, and its memory had
+// Says: a client opened a download and read nothing, and its memory had
+// Says: the connection's window is no bound
 package main
 
 import "google.golang.org/grpc"

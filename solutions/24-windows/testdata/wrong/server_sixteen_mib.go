@@ -1,7 +1,7 @@
 // Wrong: raises the server's windows as far as an estimator would.
 //
 // Fails: TestAnUnreadUploadStaysWithinItsMemory
-// Says: a handler did not read its upload, and the server's memory had
+// Says: with your serverOptions, a handler did not read its upload, and the server's memory had
 package main
 
 import "google.golang.org/grpc"

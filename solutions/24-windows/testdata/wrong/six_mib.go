@@ -1,7 +1,7 @@
 // Wrong: leaves room for the worst, and forgets that a stall takes it.
 //
 // Fails: TestAStalledDownloadStaysWithinItsMemory
-// Says: a client read as fast as it could for 4.7s and then no more, and its memory had
+// Says: a client opened a download and read nothing, and its memory had 6291456
 package main
 
 import "google.golang.org/grpc"

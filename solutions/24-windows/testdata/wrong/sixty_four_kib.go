@@ -2,6 +2,7 @@
 //
 // Fails: TestADownloadHasEightMegabytesASecond
 // Says: a download in messages of 4107 B had 0.25
+// Says: less than 64 KiB, which a window has until it is set to more
 package main
 
 import "google.golang.org/grpc"
