@@ -26,6 +26,7 @@ import (
 )
 
 type (
+	handler     = func(*server, watchServer) error
 	watchServer = grpc.ServerStreamingServer[feedv1.Event]
 	watchClient = grpc.ServerStreamingClient[feedv1.Event]
 	chatServer  = grpc.BidiStreamingServer[feedv1.ChatMessage, feedv1.ChatMessage]
@@ -35,8 +36,8 @@ type (
 // server has topics without events, and a chat that echoes.
 type server struct {
 	feedv1.UnimplementedFeedServiceServer
-	quiet  chan struct{} // closed when the topics end
-	handle func(*server, watchServer) error
+	quiet  chan struct{} // closed when the topics end; nil: they never do
+	handle handler
 }
 
 // Watch sends its header at once: the sign that somebody has taken the stream.
@@ -79,30 +80,16 @@ func (s *server) Chat(stream chatServer) error {
 	}
 }
 
-// openWaiting opens a stream and leaves it to ctx how long that may take: on a
-// full connection until another stream ends, which may be in a week.
-func openWaiting(
-	ctx context.Context, client feedv1.FeedServiceClient, topic string,
-) (watchClient, context.CancelFunc, error) {
-	ctx, cancel := context.WithCancel(ctx)
-	stream, err := client.Watch(ctx, &feedv1.WatchRequest{Topic: topic})
-	if err != nil {
-		cancel()
-		return nil, nil, err
-	}
-	return stream, cancel, nil
-}
-
 // openWithin bounds the opening and not the stream, as in chapter 16: the wait
-// for a place in Watch, and the one for the server in Header. The stream ends
-// with cancel, or with ctx.
+// for a connection with a place in Watch, and the one for the server in Header.
+// Call cancel when you are done with the stream.
 func openWithin(
 	ctx context.Context, client feedv1.FeedServiceClient, topic string, within time.Duration,
 ) (stream watchClient, cancel context.CancelFunc, err error) {
 	streamCtx, cancel := context.WithCancel(ctx)
 	timer := time.AfterFunc(within, cancel)
 	stream, err = client.Watch(streamCtx, &feedv1.WatchRequest{Topic: topic})
-	missing := "no place on a connection"
+	missing := "no connection with a place"
 	if err == nil {
 		stream.Header()
 		missing = "a place, but no header"
@@ -130,7 +117,16 @@ func main() {
 
 // run tells the story on w. pace is how long a reader needs for a line.
 func run(ctx context.Context, w io.Writer, pace time.Duration) error {
-	say := func(format string, args ...any) { say(ctx, w, pace, format, args...) }
+	say := func(format string, args ...any) {
+		if ctx.Err() != nil {
+			return // the reader is leaving
+		}
+		fmt.Fprintf(w, format+"\n", args...)
+		select {
+		case <-time.After(pace):
+		case <-ctx.Done():
+		}
+	}
 	within := max(pace, 15*time.Millisecond)
 	if err := full(ctx, within, say); err != nil {
 		return err
@@ -152,12 +148,11 @@ func full(ctx context.Context, within time.Duration, say func(string, ...any)) e
 	defer cancelAll()
 
 	say("Two places on a connection, two streams. The third:")
-	_, cancelFirst, err := openWithin(ctx, clients[0], "deploys", time.Minute)
-	if err != nil {
-		return err
-	}
-	if _, _, err = openWithin(ctx, clients[0], "builds", time.Minute); err != nil {
-		return err
+	var cancelLast context.CancelFunc
+	for range 2 {
+		if _, cancelLast, err = openWithin(ctx, clients[0], "deploys", time.Minute); err != nil {
+			return err
+		}
 	}
 	start := time.Now()
 	_, _, err = openWithin(ctx, clients[0], "tests", within)
@@ -168,19 +163,18 @@ func full(ctx context.Context, within time.Duration, say func(string, ...any)) e
 	}
 	say("  openWithin on another connection after %v: open", since(start))
 	start = time.Now()
-	time.AfterFunc(within, cancelFirst)
-	if _, _, err = openWaiting(ctx, clients[0], "tests"); err != nil {
+	time.AfterFunc(within, cancelLast)
+	if _, err = clients[0].Watch(ctx, &feedv1.WatchRequest{Topic: "tests"}); err != nil {
 		return err
 	}
-	say("  openWaiting after %v: open, because another stream was cancelled", since(start))
+	say("  client.Watch with no bound after %v: open, as another stream was cancelled", since(start))
 	return nil
 }
 
 // frozen cancels a stream and opens another, on a connection that also has a
 // chat, and asks how the chat is.
 func frozen(
-	ctx context.Context, name string, handle func(*server, watchServer) error,
-	within time.Duration, say func(string, ...any),
+	ctx context.Context, name string, handle handler, within time.Duration, say func(string, ...any),
 ) error {
 	s := &server{quiet: make(chan struct{}), handle: handle}
 	clients, end, err := serve(s, 2)
@@ -253,17 +247,4 @@ func serve(s *server, limit uint32) (clients [2]feedv1.FeedServiceClient, end fu
 		clients[i] = feedv1.NewFeedServiceClient(conn)
 	}
 	return clients, end, nil
-}
-
-// say prints a line and gives the reader time for it. To a reader who is
-// leaving it says nothing.
-func say(ctx context.Context, w io.Writer, pace time.Duration, format string, args ...any) {
-	if ctx.Err() != nil {
-		return
-	}
-	fmt.Fprintf(w, format+"\n", args...)
-	select {
-	case <-time.After(pace):
-	case <-ctx.Done():
-	}
 }

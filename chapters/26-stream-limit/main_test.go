@@ -2,8 +2,7 @@ package main
 
 import (
 	"context"
-	"errors"
-	"io"
+	"fmt"
 	"runtime"
 	"strings"
 	"sync"
@@ -36,12 +35,12 @@ type scene struct {
 	release func()          // lets the deaf handlers return
 
 	running atomic.Int32   // handlers of Watch
-	said    func()         // called for each line that Chat hears, if set
+	heard   atomic.Int32   // lines, by Chat
 	gone    chan time.Time // when Chat learned that its client is gone
 }
 
-// with runs body with a scene. At its end the streams are cancelled, and the
-// deaf handlers return.
+// with runs body with a scene; limit 0 leaves the server as it is by default.
+// At the end the streams are cancelled, and the deaf handlers return.
 func with(l *lab.Lab, limit uint32, body func(*scene), opts ...grpc.DialOption) {
 	sc := &scene{Lab: l, link: l.NewLink(), gone: make(chan time.Time, 10)}
 	sc.server = &server{quiet: make(chan struct{}), handle: (*server).watch}
@@ -50,7 +49,7 @@ func with(l *lab.Lab, limit uint32, body func(*scene), opts ...grpc.DialOption) 
 	var cancel context.CancelFunc
 	sc.ctx, cancel = context.WithCancel(l.Context())
 	defer cancel()
-	sc.srv = sc.link.Serve(sc, grpc.MaxConcurrentStreams(limit))
+	sc.srv = sc.link.Serve(sc, []grpc.ServerOption{grpc.MaxConcurrentStreams(limit)}[:min(limit, 1)]...)
 	sc.conn = sc.link.Dial(opts...)
 	sc.client = feedv1.NewFeedServiceClient(sc.conn)
 	body(sc)
@@ -77,16 +76,11 @@ func (sc *scene) Watch(req *feedv1.WatchRequest, stream watchServer) error {
 func (sc *scene) Chat(stream chatServer) error {
 	for {
 		msg, err := stream.Recv()
-		if errors.Is(err, io.EOF) {
-			return nil
-		}
 		if err != nil {
 			sc.gone <- time.Now()
 			return err
 		}
-		if sc.said != nil {
-			sc.said()
-		}
+		sc.heard.Add(1)
 		time.Sleep(time.Millisecond)
 		if err := stream.Send(msg); err != nil {
 			return err
@@ -98,17 +92,33 @@ func (sc *scene) Publish(context.Context, *feedv1.PublishRequest) (*feedv1.Publi
 	return &feedv1.PublishResponse{}, nil
 }
 
+// show logs what the test saw, and if that is not right, what it wanted: the
+// rest of format, from ", want".
+func (sc *scene) show(right bool, format string, args ...any) {
+	sc.Helper()
+	text := fmt.Sprintf(format, args...)
+	if !right {
+		sc.Error(text)
+	}
+	saw, _, _ := strings.Cut(text, ", want")
+	sc.Log(saw)
+}
+
+func (sc *scene) must(err error) {
+	sc.Helper()
+	if err != nil {
+		sc.Fatal(err)
+	}
+}
+
 // open opens a Watch and waits for its handler.
 func (sc *scene) open(topic string) (watchClient, context.CancelFunc) {
 	sc.Helper()
 	ctx, cancel := context.WithCancel(sc.ctx)
 	stream, err := sc.client.Watch(ctx, &feedv1.WatchRequest{Topic: topic})
-	if err == nil {
-		_, err = stream.Header()
-	}
-	if err != nil {
-		sc.Fatal(err)
-	}
+	sc.must(err)
+	_, err = stream.Header()
+	sc.must(err)
 	return stream, cancel
 }
 
@@ -116,9 +126,8 @@ func (sc *scene) open(topic string) (watchClient, context.CancelFunc) {
 func (sc *scene) fill(n int) {
 	sc.Helper()
 	for range n {
-		if _, err := sc.client.Watch(sc.ctx, &feedv1.WatchRequest{Topic: "builds"}); err != nil {
-			sc.Fatal(err)
-		}
+		_, err := sc.client.Watch(sc.ctx, &feedv1.WatchRequest{Topic: "builds"})
+		sc.must(err)
 	}
 }
 
@@ -135,42 +144,30 @@ func (sc *scene) cancelDeaf(n int) {
 func (sc *scene) chat(ctx context.Context) chatClient {
 	sc.Helper()
 	chat, err := sc.client.Chat(ctx)
-	if err == nil {
-		err = echo(chat)
-	}
-	if err != nil {
-		sc.Fatal(err)
-	}
+	sc.must(err)
+	sc.must(echo(chat))
 	return chat
 }
 
 // A try is an opening on a goroutine of its own.
 type try struct {
-	done   chan struct{}
+	done   chan bool // gets a value at the end
 	took   time.Duration
-	at     time.Time
 	stream watchClient
 	err    error
 }
 
 func (sc *scene) try(ctx context.Context, topic string, opts ...grpc.CallOption) *try {
-	t, start := &try{done: make(chan struct{})}, time.Now()
+	t, start := &try{done: make(chan bool, 1)}, time.Now()
 	go func() {
-		defer close(t.done)
 		t.stream, t.err = sc.client.Watch(ctx, &feedv1.WatchRequest{Topic: topic}, opts...)
-		t.at, t.took = time.Now(), time.Since(start)
+		t.took = time.Since(start)
+		t.done <- true
 	}()
 	return t
 }
 
-func (t *try) waits() bool {
-	select {
-	case <-t.done:
-		return false
-	default:
-		return true
-	}
-}
+func (t *try) waits() bool { return len(t.done) == 0 }
 
 func stacks() string {
 	buf := make([]byte, 1<<20)
@@ -178,13 +175,8 @@ func stacks() string {
 }
 
 // opened counts the streams that the client has opened on the wire.
-func (sc *scene) opened() (n int) {
-	for _, f := range sc.link.Frames() {
-		if f.From == lab.Client && f.Field(":path") != "" {
-			n++
-		}
-	}
-	return n
+func (sc *scene) opened() int {
+	return strings.Count(sc.link.Ladder(), "HEADERS  /feed.v1.FeedService/")
 }
 
 // The recording that the README shows: a wait for a place, and a connection
@@ -233,10 +225,8 @@ func TestTheServerSaysItsLimitInItsSettings(t *testing.T) {
 		play(t, uint32(limit), func(sc *scene) {
 			sc.link.Mark()
 			sc.link.Dial()
-			if got := sc.link.Frames()[1]; got.From != lab.Server || got.Type != "SETTINGS" || got.Text != want {
-				sc.Errorf("with MaxConcurrentStreams(%d) the server's first frame is %s %s, want SETTINGS %s", limit, got.Type, got.Text, want)
-			}
-			sc.Logf("MaxConcurrentStreams(%d), where 0 is the default: SETTINGS %s", limit, want)
+			got := sc.link.Frames()[1]
+			sc.show(got.From == lab.Server && got.Type == "SETTINGS" && got.Text == want, "limit %d (0 is the default): the server's first frame is %s %s, want SETTINGS %s", limit, got.Type, got.Text, want)
 		})
 	}
 }
@@ -247,31 +237,19 @@ func TestTheStreamThatIsOneTooManyWaits(t *testing.T) {
 	for _, n := range []int{1, 2, 100} {
 		for _, ready := range []bool{false, true} {
 			play(t, uint32(n), func(sc *scene) {
-				opt := grpc.WaitForReady(ready)
-				start := time.Now()
 				sc.fill(n - 1)
 				_, cancel := sc.open("the last place")
-				if took := time.Since(start); took != 2*lab.Latency {
-					sc.Errorf("to open %d streams took %v, want a round trip", n, took)
-				}
-				ctx, cancelOne := context.WithCancel(sc.ctx)
-				one := sc.try(ctx, "", opt)
+				one := sc.try(sc.ctx, "", grpc.WaitForReady(ready))
 				unary := make(chan error, 1)
 				go func() {
-					_, err := sc.client.Publish(sc.ctx, &feedv1.PublishRequest{}, opt)
+					_, err := sc.client.Publish(sc.ctx, &feedv1.PublishRequest{}, grpc.WaitForReady(ready))
 					unary <- err
 				}()
 				time.Sleep(aDay)
-				if opened := sc.opened(); !one.waits() || len(unary) > 0 || opened != n {
-					sc.Errorf("a day after %d streams were open: the next one waits: %v, a unary call has returned: %v, HEADERS sent: %d", n, one.waits(), len(unary) > 0, opened)
-				}
+				sc.show(one.waits() && len(unary) == 0 && sc.opened() == n, "%d places, WaitForReady %v, a day later: stream %d waits: %v, a unary call has returned: %v, %d HEADERS sent", n, ready, n+1, one.waits(), len(unary) > 0, sc.opened())
 				cancel()
 				<-one.done
-				cancelOne()
-				if err := <-unary; one.err != nil || err != nil {
-					sc.Errorf("with a place again: %v, %v", one.err, err)
-				}
-				sc.Logf("%d places, WaitForReady %v: stream %d and a unary call wait for a day, and have sent nothing", n, ready, n+1)
+				sc.must(one.err)
 			})
 		}
 	}
@@ -298,14 +276,11 @@ func TestThePlaceIsTakenAtTheMomentItIsFree(t *testing.T) {
 			start := time.Now()
 			tt.end(sc, cancel)
 			<-one.done
-			if one.err != nil || one.at.Sub(start) != tt.opened {
-				sc.Errorf("%s: client.Watch returned %v after %v, want %v", tt.what, one.err, one.at.Sub(start), tt.opened)
-			}
+			opened := time.Since(start)
+			sc.must(one.err)
 			one.stream.Header()
-			if runs := time.Since(start) - lab.Latency; runs != tt.runs {
-				sc.Errorf("%s: the next handler began %v later, want %v", tt.what, runs, tt.runs)
-			}
-			sc.Logf("a stream ends by %s: client.Watch of the waiting one returns %v later, its handler begins %v later", tt.what, tt.opened, tt.runs)
+			runs := time.Since(start) - lab.Latency
+			sc.show(opened == tt.opened && runs == tt.runs, "%s ends a stream: client.Watch of the waiting one returns %v later, its handler begins %v later, want %v, %v", tt.what, opened, runs, tt.opened, tt.runs)
 		})
 	}
 }
@@ -321,10 +296,7 @@ func TestTheErrorDoesNotSayWhatWasMissing(t *testing.T) {
 		for i, one := range []*try{first, second} {
 			<-one.done
 			want := []string{"rpc error: code = DeadlineExceeded desc = context deadline exceeded", "rpc error: code = Canceled desc = context canceled"}[i]
-			if one.err == nil || one.err.Error() != want || one.took != time.Duration(i+1)*time.Hour || sc.opened() != 2 {
-				sc.Errorf("after %v %v, and %d streams opened, want %q after %dh and 2", one.took, one.err, sc.opened(), want, i+1)
-			}
-			sc.Logf("after %v: %v", one.took, one.err)
+			sc.show(one.err != nil && one.err.Error() == want && one.took == time.Duration(i+1)*time.Hour && sc.opened() == 2, "after %v: %v, and %d streams were opened, want %q after %dh and 2", one.took, one.err, sc.opened(), want, i+1)
 		}
 	})
 }
@@ -340,6 +312,7 @@ func TestAWaitEndsWithItsConnection(t *testing.T) {
 	}{
 		{"conn.Close", func(sc *scene) { sc.conn.Close() }, codes.Canceled, 0},
 		{"srv.Stop", func(sc *scene) { sc.srv.Stop() }, codes.Unavailable, 3 * lab.Latency}, // the client hears of it, dials, and is refused
+		{"srv.GracefulStop", func(sc *scene) { go sc.srv.GracefulStop() }, codes.Unavailable, 3 * lab.Latency},
 		{"a cut, and the network is back", func(sc *scene) { sc.link.Cut(); sc.link.Heal() }, codes.OK, 3 * lab.Latency},
 	} {
 		play(t, 2, func(sc *scene) {
@@ -348,10 +321,8 @@ func TestAWaitEndsWithItsConnection(t *testing.T) {
 			time.Sleep(time.Hour)
 			tt.end(sc)
 			<-one.done
-			if took := one.took - time.Hour; status.Code(one.err) != tt.want || took != tt.took {
-				sc.Errorf("%s: client.Watch returned %v after %v, want %v after %v", tt.what, one.err, took, tt.want, tt.took)
-			}
-			sc.Logf("%s: %v after %v: %v", tt.what, status.Code(one.err), tt.took, one.err)
+			took := one.took - time.Hour
+			sc.show(status.Code(one.err) == tt.want && took == tt.took, "%s: client.Watch returned %v after %v, want %v after %v", tt.what, one.err, took, tt.want, tt.took)
 		})
 	}
 }
@@ -381,10 +352,7 @@ func TestABurstOnAFreshConnectionKeepsToTheLimit(t *testing.T) {
 					open++
 				}
 			}
-			if got := sc.opened(); got != tt.want || open != tt.want {
-				sc.Errorf("limit %d: of %d streams %d are open, %d on the wire, want %d", tt.limit, burst, open, got, tt.want)
-			}
-			sc.Logf("a new connection, %d streams at once, limit %d (0 is none): %d are opened", burst, tt.limit, open)
+			sc.show(open == tt.want && sc.opened() == tt.want, "a new connection, limit %d (0 is none): of %d streams at once %d are open, %d on the wire, want %d", tt.limit, burst, open, sc.opened(), tt.want)
 		})
 	}
 }
@@ -396,10 +364,8 @@ func TestADumpShowsWhoWaits(t *testing.T) {
 			sc.try(sc.ctx, "")
 		}
 		sc.Settle()
-		if n := strings.Count(stacks(), "transport.(*http2Client).NewStream("); n != 7 {
-			sc.Errorf("7 streams wait, and the dump has %d times NewStream", n)
-		}
-		sc.Log("7 streams wait: the dump shows 7 goroutines in (*http2Client).NewStream")
+		n := strings.Count(stacks(), "transport.(*http2Client).NewStream(")
+		sc.show(n == 7, "7 streams wait: the dump shows %d goroutines in (*http2Client).NewStream", n)
 	})
 }
 
@@ -412,10 +378,8 @@ func TestAnotherConnectionHasPlacesOfItsOwn(t *testing.T) {
 			start := time.Now()
 			sc.fill(1)
 			sc.chat(sc.ctx)
-			if took, want := time.Since(start), time.Millisecond+2*lab.Latency; took != want {
-				sc.Errorf("beside a full connection with %d deaf handlers an echo on another takes %v, want %v", deaf, took, want)
-			}
-			sc.Logf("beside a full connection with %d deaf handlers another one opens two streams, and an echo takes %v", deaf, time.Since(start))
+			took, want := time.Since(start), time.Millisecond+2*lab.Latency
+			sc.show(took == want, "beside a full connection with %d deaf handlers another one opens two streams, and an echo takes %v, want %v", deaf, took, want)
 		})
 	}
 }
@@ -427,7 +391,7 @@ func TestOpenWithinBoundsBothWaitsAndNotTheStream(t *testing.T) {
 		after      time.Duration
 		want       string
 	}{
-		{"a full connection", 0, 2, 5 * time.Second, "no place on a connection within 5s"},
+		{"a full connection", 0, 2, 5 * time.Second, "no connection with a place within 5s"},
 		{"a frozen connection", 2, 1, 5 * time.Second, "a place, but no header within 5s"},
 		{"a free place", 0, 1, 2 * lab.Latency, ""},
 	} {
@@ -436,15 +400,11 @@ func TestOpenWithinBoundsBothWaitsAndNotTheStream(t *testing.T) {
 			sc.fill(tt.open)
 			start := time.Now()
 			stream, _, err := openWithin(sc.ctx, sc.client, "deploys", 5*time.Second)
-			if took := time.Since(start); status.Convert(err).Message() != tt.want || took != tt.after {
-				sc.Errorf("%s: openWithin returned %v after %v, want %q after %v", tt.what, err, took, tt.want, tt.after)
-			}
-			sc.Logf("%s: openWithin returned after %v: %v", tt.what, time.Since(start), err)
+			took := time.Since(start)
+			sc.show(status.Convert(err).Message() == tt.want && took == tt.after, "%s: openWithin returned %v after %v, want %q after %v", tt.what, err, took, tt.want, tt.after)
 			if err == nil {
 				time.Sleep(7 * aDay)
-				if stream.Context().Err() != nil || sc.running.Load() != 2 {
-					sc.Errorf("a week later the stream has ended")
-				}
+				sc.show(stream.Context().Err() == nil && sc.running.Load() == 2, "a week later %d handlers run, want 2", sc.running.Load())
 			}
 		})
 	}
@@ -460,15 +420,11 @@ func TestADeafHandlerFreezesItsConnection(t *testing.T) {
 		sc.cancelDeaf(1)
 		start := time.Now()
 		sc.fill(1)
-		if took := time.Since(start); took != 0 {
-			sc.Errorf("to open the next stream took %v, want 0s", took)
-		}
+		opened := time.Since(start)
 		time.AfterFunc(time.Hour, sc.release)
 		err := echo(chat)
-		if took, want := time.Since(start), time.Hour+time.Millisecond+lab.Latency; err != nil || took != want {
-			sc.Errorf("the echo came after %v (%v), want %v", took, err, want)
-		}
-		sc.Logf("the deaf handler returns after 1h, the healthy chat's echo comes after %v", time.Since(start))
+		took, want := time.Since(start), time.Hour+time.Millisecond+lab.Latency
+		sc.show(opened == 0 && err == nil && took == want, "the next stream is open after %v, the deaf handler returns after 1h, the healthy chat's echo comes after %v (%v), want %v", opened, took, err, want)
 	})
 }
 
@@ -477,25 +433,17 @@ func TestADeafHandlerFreezesItsConnection(t *testing.T) {
 func TestADeafHandlerFreezesItsConnectionOverTCP(t *testing.T) {
 	lab.OverTCP(t, func(l *lab.Lab) {
 		with(l, 2, func(sc *scene) {
-			var released atomic.Bool
-			early := make(chan bool, 2)
-			sc.said = func() { early <- !released.Load() }
 			chat := sc.chat(sc.ctx)
-			<-early
 			sc.cancelDeaf(1)
 			sc.fill(1)
-			if err := chat.Send(&feedv1.ChatMessage{Text: "are you there?"}); err != nil {
-				l.Fatal(err)
-			}
+			sc.must(chat.Send(&feedv1.ChatMessage{Text: "are you there?"}))
 			for !strings.Contains(stacks(), "grpc.(*atomicSemaphore).acquire(") {
 				runtime.Gosched()
 			}
-			released.Store(true)
+			before := sc.heard.Load()
 			sc.release()
-			if _, err := chat.Recv(); err != nil || <-early {
-				l.Errorf("the chat's line was heard before the deaf handler returned (%v)", err)
-			}
-			l.Log("the chat's line is heard after the deaf handler has returned")
+			_, err := chat.Recv()
+			sc.show(err == nil && before == 1 && sc.heard.Load() == 2, "before the deaf handler returns %d line has been heard, then %d (%v), want 1, 2", before, sc.heard.Load(), err)
 		})
 	})
 }
@@ -522,10 +470,8 @@ func TestNoHandlerOfAFrozenConnectionHearsItsClient(t *testing.T) {
 			time.Sleep(time.Until(end))
 			tt.end(sc, cancel)
 			time.AfterFunc(time.Hour, sc.release)
-			if late := (<-sc.gone).Sub(end); late != tt.late {
-				sc.Errorf("the client %s: a listening handler knows %v later, want %v", tt.what, late, tt.late)
-			}
-			sc.Logf("the client %s: a listening handler knows %v later", tt.what, tt.late)
+			late := (<-sc.gone).Sub(end)
+			sc.show(late == tt.late, "the client %s: a listening handler knows %v later, want %v", tt.what, late, tt.late)
 		})
 	}
 }
@@ -536,11 +482,7 @@ const wire = 5 + 1024
 // each sends an event of 1 KiB each second.
 func (s *server) each(stream watchServer) error {
 	for {
-		select {
-		case <-time.After(time.Second):
-		case <-stream.Context().Done():
-			return stream.Context().Err()
-		}
+		time.Sleep(time.Second)
 		if err := stream.Send(&feedv1.Event{Body: strings.Repeat("x", 1024-3)}); err != nil {
 			return err
 		}
@@ -558,39 +500,45 @@ func TestEventsFlowOnUntilTheWindowIsUsedUp(t *testing.T) {
 		time.AfterFunc(time.Hour, sc.release)
 		n, start := 0, time.Now()
 		for ; time.Since(start) < time.Hour; n++ {
-			if _, err := stream.Recv(); err != nil {
-				sc.Fatal(err)
-			}
+			_, err := stream.Recv()
+			sc.must(err)
 		}
-		if late := time.Since(start); n-1 != lab.Window/wire || late != time.Hour+lab.Latency {
-			sc.Errorf("%d events came, and the next one after %v, want %d and an hour", n-1, late, lab.Window/wire)
-		}
-		sc.Logf("%d events of %d B come, the next one when the deaf handler has returned, after 1h", n-1, wire)
+		late := time.Since(start)
+		sc.show(n-1 == lab.Window/wire && late == time.Hour+lab.Latency, "%d events of %d B come, the next one when the deaf handler has returned, after %v, want %d and an hour", n-1, wire, late, lab.Window/wire)
 	})
 }
 
-// Nobody reads the ping. On a connection that is full and works somebody does.
+// Nobody reads the client's ping, and nobody the answer to the server's
+// (http2_server.go, keepalive), which closes the connection and ends its streams.
 func TestKeepaliveEndsAFrozenConnectionAndNotAFullOne(t *testing.T) {
 	params := grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 10 * time.Minute, Timeout: 20 * time.Second})
-	play(t, 2, func(sc *scene) {
-		chat := sc.chat(sc.ctx)
-		sc.cancelDeaf(1)
-		sc.fill(1)
-		start := time.Now()
-		_, err := chat.Recv()
-		if took, want := time.Since(start), 10*time.Minute+20*time.Second; took != want || status.Code(err) != codes.Unavailable {
-			sc.Errorf("frozen: the chat ended after %v with %v, want Unavailable after %v", took, err, want)
-		}
-		sc.Logf("frozen, Time 10m, Timeout 20s: the healthy chat ends after %v: %v", time.Since(start), err)
-	}, params)
+	for _, tt := range []struct {
+		whose string
+		opts  []grpc.DialOption
+		want  time.Duration
+	}{
+		{"the client's", []grpc.DialOption{params}, 10*time.Minute + 20*time.Second},
+		{"the server's", nil, 2*time.Hour + 20*time.Second + 2*lab.Latency}, // since its last read
+	} {
+		play(t, 2, func(sc *scene) {
+			chat := sc.chat(sc.ctx)
+			sc.cancelDeaf(1)
+			sc.fill(1)
+			start := time.Now()
+			_, err := chat.Recv()
+			took := time.Since(start)
+			sc.show(took == tt.want && status.Code(err) == codes.Unavailable, "frozen, %s keepalive: the healthy chat ends after %v: %v, want Unavailable after %v", tt.whose, took, err, tt.want)
+			if tt.opts == nil {
+				heard := (<-sc.gone).Sub(start)
+				sc.show(heard == tt.want-lab.Latency, "its handler, which listens, hears of it after %v, want %v", heard, tt.want-lab.Latency)
+			}
+		}, tt.opts...)
+	}
 	play(t, 2, func(sc *scene) {
 		sc.fill(2)
 		one := sc.try(sc.ctx, "")
 		time.Sleep(aDay)
-		if !one.waits() || sc.running.Load() != 2 {
-			sc.Errorf("full: a day later the third stream waits: %v, and %d run, want 2", one.waits(), sc.running.Load())
-		}
-		sc.Log("full: a day later two streams live, and the third waits")
+		sc.show(one.waits() && sc.running.Load() == 2, "full: a day later %d streams live, and the third waits: %v", sc.running.Load(), one.waits())
 	}, params)
 }
 
@@ -603,24 +551,22 @@ func TestEachDeafHandlerTakesAPlaceOfItsConnection(t *testing.T) {
 			for ; err == nil && n < 10; n++ {
 				_, _, err = openWithin(sc.ctx, sc.client, "deploys", time.Second)
 			}
-			if n != 10-deaf || status.Convert(err).Message() != "a place, but no header within 1s" {
-				sc.Errorf("of 10 places %d have deaf handlers: %d streams open, then %v, want %d", deaf, n, err, 10-deaf)
-			}
-			sc.Logf("10 places, %d deaf handlers without a client: %d streams open, and the next one finds the connection frozen", deaf, n)
+			sc.show(n == 10-deaf && status.Convert(err).Message() == "a place, but no header within 1s", "10 places, %d deaf handlers without a client: %d streams open, and the next one: %v, want %d", deaf, n, err, 10-deaf)
 		})
 	}
 }
 
 func TestListeningHandlersDoNotFreezeTheirConnection(t *testing.T) {
 	play(t, 2, func(sc *scene) {
-		chat := sc.chat(sc.ctx)
+		chat, want := sc.chat(sc.ctx), time.Millisecond+2*lab.Latency
 		for range 100 {
 			_, cancel := sc.open("deploys")
 			cancel()
+			start := time.Now()
+			if err := echo(chat); err != nil || time.Since(start) != want {
+				sc.Fatalf("while streams come and go an echo takes %v (%v), want %v", time.Since(start), err, want)
+			}
 		}
-		start := time.Now()
-		if err := echo(chat); err != nil || time.Since(start) != time.Millisecond+2*lab.Latency {
-			sc.Errorf("after 100 cancelled streams an echo takes %v (%v)", time.Since(start), err)
-		}
+		sc.Logf("100 streams come and go, and the chat's echo always takes %v", want)
 	})
 }
