@@ -1,10 +1,7 @@
 // A stream carries between three quarters of a window and one window in a round
-// trip. The window is the receiver's, and what it allows to be on the way, it
-// also holds when nobody reads.
-//
-// The program watches a topic over loopback, with a round trip added, and then
-// stops reading: with 64 KiB set by hand, with nothing set, and with the windows
-// that the link needs.
+// trip. The window is the receiver's. What it allows to be on the way, the
+// receiver also holds when nobody reads: the program shows both, over loopback
+// and with a round trip added, for 64 KiB by hand, for nothing, and for the rule.
 package main
 
 import (
@@ -16,7 +13,6 @@ import (
 	"os"
 	"os/signal"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -36,16 +32,16 @@ const (
 
 // perRoundTrip is how many bytes a stream with a fixed window carries in a
 // round trip, if a message takes wire bytes of it: its encoding and 5 more. It
-// is for messages of up to 16 KiB and a twelfth of the window.
+// is for messages of up to 16 KiB and up to a twelfth of the window.
 func perRoundTrip(window, wire int) int {
 	quarter := window / 4
 	credit := (quarter + wire - 1) / wire * wire // whole messages
 	return window / credit * credit              // whole credits
 }
 
-// windows returns what the receiving side sets for a link of so many bytes a
-// second, or 0, 0: then nothing is to be set, and the estimator finds the windows.
-// A stream that nobody reads may hold budget bytes.
+// windows is the rule: what the receiving side sets for a link of so many bytes
+// a second, or 0, 0, which is to set nothing: the estimator finds the windows. A
+// stream that nobody reads may hold budget bytes, 64 KiB at least.
 func windows(rtt time.Duration, bandwidth, budget int) (stream, conn int32) {
 	flight := rtt.Seconds() * float64(bandwidth) // on the way when the link is full
 	need := max(int(min(flight*4/3+1, math.MaxInt32)), smallest)
@@ -77,16 +73,12 @@ func upload(rtt time.Duration, bandwidth, budget int) []grpc.ServerOption {
 	}
 }
 
-// byHand sets what is said to be the default. It is where gRPC begins, and with
-// this it also ends there.
+// byHand sets the default as it is told: where gRPC begins, and now also ends.
 func byHand() []grpc.DialOption {
 	return []grpc.DialOption{
 		grpc.WithInitialWindowSize(64 << 10), grpc.WithInitialConnWindowSize(64 << 10),
 	}
 }
-
-// leftAlone sets nothing.
-func leftAlone() []grpc.DialOption { return nil }
 
 // server sends events of one size as fast as it can.
 type server struct {
@@ -123,7 +115,7 @@ func run(ctx context.Context, w io.Writer, pace time.Duration) error {
 		options []grpc.DialOption
 	}{
 		{"64 KiB by hand", byHand()},
-		{"left alone", leftAlone()},
+		{"left alone", nil},
 		{"for 200 MB/s and 1 MiB of memory", download(rtt, bandwidth, budget)},
 	} {
 		rate, held, err := watch(ctx, rtt, way.options)
@@ -141,76 +133,61 @@ func run(ctx context.Context, w io.Writer, pace time.Duration) error {
 func watch(
 	ctx context.Context, rtt time.Duration, options []grpc.DialOption,
 ) (rate float64, held int, err error) {
-	event := &feedv1.Event{Body: strings.Repeat("x", 8<<10)}
-	client, wire, end, err := serve(&server{event: event}, rtt, options)
+	lis, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
-		return 0, 0, err
+		return 0, 0, fmt.Errorf("listen: %w", err)
 	}
-	defer end()
+	event := &feedv1.Event{Body: strings.Repeat("x", 8<<10)}
+	size := proto.Size(event) + 5
+	srv := grpc.NewServer(grpc.WaitForHandlers(true))
+	feedv1.RegisterFeedServiceServer(srv, &server{event: event})
+	go srv.Serve(lis) // returns when srv is stopped
+	defer srv.Stop()
+	var taken atomic.Int64
+	conn, err := grpc.NewClient("passthrough:///"+lis.Addr().String(), append(options,
+		grpc.WithContextDialer(func(ctx context.Context, addr string) (net.Conn, error) {
+			conn, err := new(net.Dialer).DialContext(ctx, "tcp", addr)
+			if err != nil {
+				return nil, err
+			}
+			return newFar(conn, rtt, &taken), nil
+		}), grpc.WithTransportCredentials(insecure.NewCredentials()))...)
+	if err != nil {
+		return 0, 0, fmt.Errorf("client: %w", err)
+	}
+	defer conn.Close()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	stream, err := client.Watch(ctx, &feedv1.WatchRequest{Topic: "alerts"})
+	stream, err := feedv1.NewFeedServiceClient(conn).Watch(ctx, &feedv1.WatchRequest{Topic: "alerts"})
 	if err == nil {
 		_, err = stream.Recv()
 	}
-	read, start := 0, time.Now()
-	for ; err == nil && read < 768<<10; read += proto.Size(event) + 5 {
+	read, start := size, time.Now()
+	for ; err == nil && read < 768<<10; read += size {
 		_, err = stream.Recv()
 	}
 	if err != nil {
 		return 0, 0, err
 	}
-	rate = float64(read) / time.Since(start).Seconds()
-	for last := int64(-1); last != wire.taken.Load(); {
-		last = wire.taken.Load()
+	rate = float64(read-size) / time.Since(start).Seconds()
+	for last := int64(-1); last != taken.Load(); {
+		last = taken.Load()
 		select {
-		case <-time.After(3 * rtt):
+		case <-time.After(6 * rtt):
 		case <-ctx.Done():
 			return 0, 0, ctx.Err()
 		}
 	}
-	return rate, int(wire.taken.Load()) - read, nil
-}
-
-// serve starts a server on loopback and connects to it with the options, a
-// round trip away. The returned function ends both and waits for the handlers.
-func serve(svc feedv1.FeedServiceServer, rtt time.Duration, options []grpc.DialOption) (
-	feedv1.FeedServiceClient, *far, func(), error,
-) {
-	lis, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return nil, nil, nil, fmt.Errorf("listen: %w", err)
-	}
-	srv := grpc.NewServer(grpc.WaitForHandlers(true))
-	feedv1.RegisterFeedServiceServer(srv, svc)
-	go srv.Serve(lis) // returns when srv is stopped
-
-	tcp, err := net.Dial("tcp", lis.Addr().String())
-	if err != nil {
-		srv.Stop()
-		return nil, nil, nil, fmt.Errorf("dial: %w", err)
-	}
-	wire := newFar(tcp, rtt)
-	dial := func(context.Context, string) (net.Conn, error) { return wire, nil }
-	conn, err := grpc.NewClient("passthrough:///far", append(options, grpc.WithContextDialer(dial),
-		grpc.WithTransportCredentials(insecure.NewCredentials()))...)
-	if err != nil {
-		wire.Close()
-		srv.Stop()
-		return nil, nil, nil, fmt.Errorf("client: %w", err)
-	}
-	end := func() { conn.Close(); wire.Close(); srv.Stop() }
-	return feedv1.NewFeedServiceClient(conn), wire, end, nil
+	return rate, int(taken.Load()) - read, nil
 }
 
 // far is a connection whose bytes arrive a round trip later.
 type far struct {
 	net.Conn
-	taken  atomic.Int64 // bytes that have been read of it
+	taken  *atomic.Int64 // bytes that have been read
 	pieces chan piece
-	rest   []byte
-	once   sync.Once
-	closed chan struct{}
+	rest   []byte // of the piece that is being read
+	end    context.CancelFunc
 }
 
 type piece struct {
@@ -218,8 +195,9 @@ type piece struct {
 	arrives time.Time
 }
 
-func newFar(conn net.Conn, rtt time.Duration) *far {
-	c := &far{Conn: conn, pieces: make(chan piece, 1000), closed: make(chan struct{})}
+func newFar(conn net.Conn, rtt time.Duration, taken *atomic.Int64) *far {
+	ctx, end := context.WithCancel(context.Background())
+	c := &far{Conn: conn, taken: taken, pieces: make(chan piece, 1000), end: end}
 	go func() { // ends when the connection is closed
 		defer close(c.pieces)
 		for {
@@ -230,7 +208,7 @@ func newFar(conn net.Conn, rtt time.Duration) *far {
 			}
 			select {
 			case c.pieces <- piece{b[:n], time.Now().Add(rtt)}:
-			case <-c.closed:
+			case <-ctx.Done():
 				return
 			}
 		}
@@ -254,7 +232,7 @@ func (c *far) Read(b []byte) (int, error) {
 }
 
 func (c *far) Close() error {
-	c.once.Do(func() { close(c.closed) })
+	c.end()
 	return c.Conn.Close()
 }
 
