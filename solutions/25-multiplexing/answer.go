@@ -21,7 +21,7 @@ func watchAll(ctx context.Context, client feedv1.FeedServiceClient, topics []str
 	group, ctx := errgroup.WithContext(ctx)
 	var (
 		turn   sync.Mutex // of the one that calls handle; the others wait, and do not receive
-		failed error      // what handle has returned
+		failed error      // why handle is not called any more
 	)
 	for _, topic := range topics {
 		group.Go(func() error {
@@ -38,7 +38,10 @@ func watchAll(ctx context.Context, client feedv1.FeedServiceClient, topics []str
 					return err
 				}
 				turn.Lock()
-				if failed == nil { // or somebody had an error while this one waited
+				if failed == nil {
+					failed = ctx.Err() // or all ended while this one waited
+				}
+				if failed == nil {
 					failed = handle(topic, ev)
 				}
 				err = failed

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -36,6 +37,7 @@ type script struct {
 	gap    time.Duration // before each event; 0 is all at once
 	then   time.Duration // between the last event and the end; 0 is for ever
 	end    error
+	empty  bool // its events have no id and no body: they are equal
 }
 
 const atOnce = time.Nanosecond // as an end
@@ -51,14 +53,16 @@ type stage struct {
 	topics map[string]script
 	ctx    context.Context // the caller's
 
-	refuse int                  // which stream cannot be opened
-	during func(call int) error // is called in handle, and is its result
+	refuse int                                 // which stream cannot be opened
+	during func(call int) error                // is called in handle, and is its result
+	gate   func(context.Context, string) error // is called before Recv, for a topic, and may fail in its place
 
 	err      error
 	returned time.Time
 	mu       sync.Mutex // never held while something waits
 	opened   map[string]time.Time
 	open     int // handlers
+	clients  []*recv
 	streams  int // that were begun
 	sent     map[string][]time.Time
 	received map[string]int // by Recv
@@ -80,17 +84,23 @@ func (s *stage) note(f func()) {
 }
 
 func (s *stage) Watch(req *feedv1.WatchRequest, stream watchServer) error {
-	name, again := req.GetTopic(), false
+	name := req.GetTopic()
+	topic, asked := s.topics[name]
+	_, limit := stream.Context().Deadline()
+	_, callers := s.ctx.Deadline()
 	s.note(func() {
-		_, again = s.opened[name]
+		switch _, again := s.opened[name]; {
+		case !asked:
+			s.fault(fmt.Sprintf("Watch was called for topic %q, which nobody asked for", name))
+		case again:
+			s.fault(fmt.Sprintf("Watch was called again for topic %q, want one call for each topic", name))
+		case limit && !callers:
+			s.fault("Watch was called with a deadline, and the caller has none: want no limit of its own")
+		}
 		s.opened[name] = time.Now()
 		s.open++
 	})
 	defer s.note(func() { s.open-- })
-	topic, ok := s.topics[name]
-	if !ok || again {
-		return status.Errorf(codes.AlreadyExists, "topic %q is watched, or nobody asked for it", name)
-	}
 	pause := func(d time.Duration) error {
 		select {
 		case <-time.After(d):
@@ -104,7 +114,11 @@ func (s *stage) Watch(req *feedv1.WatchRequest, stream watchServer) error {
 			return stream.Context().Err()
 		}
 		s.note(func() { s.sent[name] = append(s.sent[name], time.Now()) })
-		if err := stream.Send(&feedv1.Event{Id: strconv.Itoa(id + 1), Body: strings.Repeat("x", 1000)}); err != nil {
+		ev := &feedv1.Event{}
+		if !topic.empty {
+			ev = &feedv1.Event{Id: strconv.Itoa(id + 1), Body: strings.Repeat("x", 1000)}
+		}
+		if err := stream.Send(ev); err != nil {
 			return err
 		}
 	}
@@ -114,11 +128,20 @@ func (s *stage) Watch(req *feedv1.WatchRequest, stream watchServer) error {
 	return topic.end
 }
 
+// fault says what has gone wrong, once. The caller holds mu.
+func (s *stage) fault(what string) {
+	if !s.Failed() {
+		s.Errorf("%s: %s", s.what, what)
+	}
+}
+
 // recv is the client's end of a stream. A Recv that fails takes a while to return.
 type recv struct {
 	grpc.ClientStream
 	on    *stage
+	ctx   context.Context
 	topic string
+	ended bool
 }
 
 func (r *recv) SendMsg(m any) error {
@@ -128,12 +151,19 @@ func (r *recv) SendMsg(m any) error {
 
 func (r *recv) RecvMsg(m any) error {
 	r.on.note(func() { r.on.pending++ })
-	err := r.ClientStream.RecvMsg(m)
-	if err != nil {
+	var err error
+	if r.on.gate != nil {
+		err = r.on.gate(r.ctx, r.topic)
+	}
+	if err == nil {
+		err = r.ClientStream.RecvMsg(m)
+	}
+	if err != nil && r.on.gate == nil {
 		time.Sleep(50 * time.Millisecond)
 	}
 	r.on.note(func() {
 		r.on.pending--
+		r.ended = err != nil
 		if err == nil {
 			r.on.received[r.topic]++
 		}
@@ -162,7 +192,9 @@ func on(t *testing.T, what string, topics map[string]script, test func(*stage), 
 			if err != nil {
 				return nil, err
 			}
-			return &recv{ClientStream: stream, on: s}, nil
+			r := &recv{ClientStream: stream, on: s, ctx: ctx}
+			s.note(func() { s.clients = append(s.clients, r) })
+			return r, nil
 		}))
 		s.client = feedv1.NewFeedServiceClient(conn)
 		s.ctx = l.Context()
@@ -210,13 +242,13 @@ func (s *stage) handle(topic string, ev *feedv1.Event) error {
 			fault = "handle returned an error, and was called again"
 		case !asked:
 			fault = fmt.Sprintf("handle was called for an event of topic %q, which nobody asked for", topic)
-		case ev.GetId() != strconv.Itoa(n):
+		case ev.GetId() != strconv.Itoa(n) && !s.topics[topic].empty:
 			fault = fmt.Sprintf("handle was called for event %s of %q, want event %d: each once, in order", ev.GetId(), topic, n)
 		default:
 			s.late = max(s.late, time.Since(s.sent[topic][n-1]))
 		}
-		if fault != "" && !s.Failed() {
-			s.Errorf("%s: %s", s.what, fault)
+		if fault != "" {
+			s.fault(fault)
 		}
 	})
 	var err error
@@ -231,6 +263,27 @@ func (s *stage) handle(topic string, ev *feedv1.Event) error {
 		s.stopped = s.stopped || err != nil
 	})
 	return err
+}
+
+// hour lets handle take an hour. It takes no time while somebody waits for a
+// lock, which stops virtual time.
+func (s *stage) hour() {
+	s.Settle()
+	stacks := make([]byte, 1<<20)
+	stacks = stacks[:runtime.Stack(stacks, true)]
+	if s.slow = true; !strings.Contains(string(stacks), "[sync.Mutex") && !strings.Contains(string(stacks), "[sync.RWMutex") {
+		time.Sleep(time.Hour)
+	}
+}
+
+// unended counts the streams that watchAll may still receive from. The caller holds mu.
+func (s *stage) unended() (n int) {
+	for _, r := range s.clients {
+		if r.ctx.Err() == nil && !r.ended {
+			n++
+		}
+	}
+	return n
 }
 
 // name says what an error is.
@@ -329,15 +382,24 @@ func TestWatchAllOpensAllStreamsAtOnce(t *testing.T) {
 
 func TestWatchAllHandsOverTheEventsOfAllTopics(t *testing.T) {
 	start := time.Now()
-	on(t, "for three topics with events at different times", map[string]script{
+	on(t, "for four topics with events at different times, which end one after the other", map[string]script{
 		"a": {events: 3, gap: 7 * time.Second, then: time.Minute},
 		"b": {events: 5, gap: 3 * time.Second, then: time.Hour},
 		"c": {then: 2 * time.Hour}, // is silent
+		"d": {events: 3, then: atOnce},
 	}, func(s *stage) {
 		start = time.Now()
 		s.call(10 * time.Hour)
-		s.wantEvents(map[string]int{"a": 3, "b": 5, "c": 0})
 		s.wantEnd(codes.OK, start.Add(2*time.Hour))
+		s.wantEvents(map[string]int{"a": 3, "b": 5, "c": 0, "d": 3})
+	})
+	on(t, "for a topic with three events that are empty", map[string]script{
+		"a": {events: 3, gap: time.Second, then: time.Hour, empty: true},
+	}, func(s *stage) {
+		start = time.Now()
+		s.call(10 * time.Hour)
+		s.wantEvents(map[string]int{"a": 3})
+		s.wantEnd(codes.OK, start.Add(time.Hour+3*time.Second))
 	})
 	on(t, "for no topics", nil, func(s *stage) {
 		start = time.Now()
@@ -357,34 +419,55 @@ func TestHandleIsCalledForOneEventAtATime(t *testing.T) {
 		s.wantEvents(map[string]int{"a": 2, "b": 2, "c": 2})
 		s.wantEnd(codes.OK, start.Add(time.Hour))
 	})
-}
-
-func TestATopicThatEndsWellEndsNoOther(t *testing.T) {
-	on(t, "for three topics that end well, one at once, one after a minute, one after an hour", map[string]script{
-		"a": {events: 2, gap: time.Minute, then: time.Hour}, "b": {events: 3, then: atOnce}, "c": {events: 1, gap: time.Minute, then: atOnce},
+	on(t, "for two topics with two events each at one instant, while the first call of handle takes an hour", map[string]script{
+		"a": {events: 2, then: 2 * time.Hour}, "b": {events: 2, then: 2 * time.Hour},
 	}, func(s *stage) {
 		start := time.Now()
+		arrived := make(chan struct{})
+		time.AfterFunc(time.Second, func() { close(arrived) })
+		s.gate = func(context.Context, string) error { <-arrived; return nil }
+		s.during = func(call int) error {
+			if call == 1 {
+				s.hour()
+			}
+			return nil
+		}
 		s.call(10 * time.Hour)
-		s.wantEvents(map[string]int{"a": 2, "b": 3, "c": 1})
-		s.wantEnd(codes.OK, start.Add(time.Hour+2*time.Minute))
+		s.wantEvents(map[string]int{"a": 2, "b": 2})
+		s.wantEnd(codes.OK, start.Add(2*time.Hour))
 	})
 }
 
 // Each status has a text that must not be taken for the io.EOF of a good end.
 func TestTheFirstFailureEndsTheOthersAndIsReturned(t *testing.T) {
+	const text = "unexpected EOF in the log"
 	for want := codes.Unauthenticated; want > codes.OK; want-- {
-		on(t, fmt.Sprintf("for three topics, of which the second fails with %v after two events", want), map[string]script{
-			"a": {events: 5, gap: time.Second}, "b": {events: 2, then: 3500 * time.Millisecond, end: status.Error(want, "EOF")}, "c": {then: time.Hour},
+		on(t, fmt.Sprintf("for three topics, of which the server fails the second with %v after two events", want), map[string]script{
+			"a": {events: 5, gap: time.Second}, "b": {events: 2, then: 3500 * time.Millisecond, end: status.Error(want, text)}, "c": {then: time.Hour},
 		}, func(s *stage) {
 			start := time.Now()
 			s.call(30 * time.Minute)
 			s.wantEvents(map[string]int{"a": 3, "b": 2, "c": 0})
 			s.wantEnd(want, start.Add(3500*time.Millisecond))
-			if text := status.Convert(s.err).Message(); !strings.Contains(text, "EOF") {
-				s.Fatalf("%s: watchAll returned code %v with the text %q, want that of the topic, %q", s.what, want, text, "EOF")
+			if got := status.Convert(s.err).Message(); !strings.Contains(got, text) {
+				s.Fatalf("%s: watchAll returned code %v with the text %q, want that of the topic, %q", s.what, want, got, text)
 			}
 		})
 	}
+}
+
+// Nobody waits for a lock while handle sleeps: only one topic has events.
+func TestWhatATopicSentBeforeItFailedIsHandled(t *testing.T) {
+	on(t, "for a silent topic, and one that sends five events and fails at once, while each call of handle takes a minute", map[string]script{
+		"a": {}, "b": {events: 5, then: atOnce, end: status.Error(codes.DataLoss, "the log is damaged")},
+	}, func(s *stage) {
+		start := time.Now()
+		s.slow = true
+		s.during = func(int) error { time.Sleep(time.Minute); return nil }
+		s.call(30 * time.Minute)
+		s.wantEvents(map[string]int{"b": 5})
+		s.wantEnd(codes.DataLoss, start.Add(5*time.Minute))
+	})
 }
 
 func TestTheErrorOfHandleEndsAllAndIsReturned(t *testing.T) {
@@ -480,28 +563,70 @@ func TestWatchAllReturnsWhenTheConnectionBreaks(t *testing.T) {
 	}
 }
 
-// The end comes in the second call of handle. Others learn of it while it runs.
 func TestWatchAllWaitsForHandle(t *testing.T) {
-	for _, cancels := range []bool{true, false} {
-		what, want := "the network is cut", codes.Unavailable
-		if cancels {
-			what, want = "the caller cancels", codes.Canceled
-		}
-		on(t, "for three topics, and while handle runs "+what, map[string]script{"a": {events: 9, gap: time.Second}, "b": {}, "c": {}}, func(s *stage) {
-			start, end := time.Now(), s.link.Cut
-			if cancels {
-				s.ctx, end = context.WithCancel(s.ctx)
-				defer end()
+	on(t, "for three topics, and while handle runs the network is cut", map[string]script{"a": {events: 9, gap: time.Second}, "b": {}, "c": {}}, func(s *stage) {
+		start := time.Now()
+		s.during = func(call int) error {
+			if call == 2 {
+				s.link.Cut()
+				s.Settle()
 			}
-			s.during = func(call int) error {
-				if call == 2 {
-					end()
-					s.Settle()
+			return nil
+		}
+		s.call(30 * time.Minute)
+		s.wantEnd(codes.Unavailable, start.Add(2*time.Second))
+	})
+}
+
+// All topics but b have an event in hand when handle is called first.
+func TestTheFirstEndCountsWhileHandleRuns(t *testing.T) {
+	for _, tt := range []struct {
+		what string
+		want codes.Code
+		do   func(fail, cancel func()) error // in handle
+	}{
+		{"topic b fails", codes.DataLoss, func(fail, _ func()) error { fail(); return nil }},
+		{"topic b fails, and then handle returns an error", codes.DataLoss, func(fail, _ func()) error { fail(); return io.EOF }},
+		{"topic b fails, and then the caller cancels", codes.DataLoss, func(fail, cancel func()) error { fail(); cancel(); return nil }},
+		{"the caller cancels", codes.Canceled, func(_, cancel func()) error { cancel(); return nil }},
+	} {
+		topic := script{events: 1}
+		on(t, "for four topics, and while handle runs for one "+tt.what, map[string]script{"a": topic, "b": {}, "c": topic, "d": topic}, func(s *stage) {
+			start, arrived, broken := time.Now(), make(chan struct{}), make(chan struct{})
+			time.AfterFunc(time.Second, func() { close(arrived) })
+			s.gate = func(ctx context.Context, topic string) error {
+				if topic != "b" {
+					<-arrived
+					return nil
 				}
-				return nil
+				select {
+				case <-broken:
+					return status.Error(codes.DataLoss, "the log is damaged")
+				case <-ctx.Done():
+					return nil
+				}
+			}
+			var cancel func()
+			s.ctx, cancel = context.WithCancel(s.ctx)
+			s.during = func(call int) error {
+				if call > 1 {
+					s.note(func() { s.fault("handle was called again after that, want no call but the one that ran") })
+					return nil
+				}
+				s.Settle()
+				return tt.do(func() {
+					close(broken)
+					s.Settle()
+					s.note(func() {
+						if open := s.unended(); open > 0 {
+							s.fault(count(open, "other stream") + " left open until handle returns, want all ended at once")
+						}
+					})
+				}, func() { cancel(); s.Settle() })
 			}
 			s.call(30 * time.Minute)
-			s.wantEnd(want, start.Add(2*time.Second))
+			cancel()
+			s.wantEnd(tt.want, start.Add(time.Second))
 		})
 	}
 }
@@ -527,32 +652,20 @@ func TestATopicThatWaitsForItsStreamHoldsUpNoOther(t *testing.T) {
 		s.wantEvents(map[string]int{"a": 2, "b": 2, "c": 2})
 		s.wantEnd(codes.OK, start.Add(6*time.Minute))
 	}, grpc.MaxConcurrentStreams(2))
+	// No two have an event at one instant: there is no second call of handle.
+	topics = map[string]script{"a": {events: 2, gap: time.Minute}, "b": {events: 2, gap: 3 * time.Minute}, "c": {events: 2, gap: 5 * time.Minute}}
 	for range 15 { // when the others end, the third has a place, or its context has ended
 		on(t, "for three topics on a connection with room for two, while the first call of handle fails", topics, func(s *stage) {
-			full, start := errors.New("the disk is full"), time.Now()
-			s.during = func(int) error { return full }
+			full, at := errors.New("the disk is full"), time.Now()
+			s.during = func(int) error { at = time.Now(); return full }
 			s.call(10 * time.Hour)
-			s.wantError(full, start.Add(time.Minute))
+			s.wantError(full, at)
 		}, grpc.MaxConcurrentStreams(2))
 	}
 }
 
 // A handle of an hour: one topic, so that nobody waits for a lock meanwhile.
 func TestWatchAllLeavesToTheServerWhatHandleHasNotTaken(t *testing.T) {
-	on(t, "for three topics with 50 events each at one instant, while handle is slow", map[string]script{
-		"a": {events: 50, then: atOnce}, "b": {events: 50, then: atOnce}, "c": {events: 50, then: atOnce},
-	}, func(s *stage) {
-		start := time.Now()
-		s.during = func(call int) error {
-			if call == 1 {
-				s.Settle()
-			}
-			return nil
-		}
-		s.call(30 * time.Minute)
-		s.wantEvents(map[string]int{"a": 50, "b": 50, "c": 50})
-		s.wantEnd(codes.OK, start)
-	})
 	on(t, "for a topic with 400 events, while the first call of handle takes an hour", map[string]script{"a": {events: 400, then: atOnce}}, func(s *stage) {
 		start := time.Now()
 		s.during = func(call int) error {

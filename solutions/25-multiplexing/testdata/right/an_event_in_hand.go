@@ -18,59 +18,50 @@ func watchAll(ctx context.Context, client feedv1.FeedServiceClient, topics []str
 	handle func(topic string, ev *feedv1.Event) error) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	type item struct {
-		ev  *feedv1.Event
-		err error
-	}
+	var (
+		once  sync.Once
+		first error
+	)
+	end := func(err error) { once.Do(func() { first = err; cancel() }) }
 	var streams sync.WaitGroup
 	defer streams.Wait()
 	defer cancel()
 	cases := make([]reflect.SelectCase, len(topics))
 	for i, topic := range topics {
-		items := make(chan item)
+		items := make(chan *feedv1.Event)
 		cases[i] = reflect.SelectCase{Dir: reflect.SelectRecv, Chan: reflect.ValueOf(items)}
 		streams.Go(func() {
 			stream, err := client.Watch(ctx, &feedv1.WatchRequest{Topic: topic})
-			for {
+			for err == nil {
 				var ev *feedv1.Event
+				if ev, err = stream.Recv(); errors.Is(err, io.EOF) {
+					close(items)
+					return
+				}
 				if err == nil {
-					ev, err = stream.Recv()
-				}
-				select {
-				case items <- item{ev, err}:
-				case <-ctx.Done():
-					if err == nil {
-						return
+					select {
+					case items <- ev:
+					case <-ctx.Done():
+						err = ctx.Err()
 					}
-					select { // the loop may still be there to hear of the end
-					case items <- item{ev, err}:
-					default:
-					}
-					return
-				}
-				if err != nil {
-					return
 				}
 			}
+			end(err)
 		})
 	}
 	done := reflect.SelectCase{Dir: reflect.SelectRecv, Chan: reflect.ValueOf(ctx.Done())}
 	for open := len(topics); open > 0; {
-		i, value, _ := reflect.Select(append(cases, done))
+		i, value, ok := reflect.Select(append(cases, done))
 		if i == len(topics) {
-			return ctx.Err()
+			end(ctx.Err())
+			return first
 		}
-		it := value.Interface().(item)
-		switch {
-		case errors.Is(it.err, io.EOF):
-			cases[i].Chan = reflect.ValueOf((chan item)(nil))
+		if !ok {
+			cases[i].Chan = reflect.ValueOf((chan *feedv1.Event)(nil))
 			open--
-		case it.err != nil:
-			return it.err
-		default:
-			if err := handle(topics[i], it.ev); err != nil {
-				return err
-			}
+		} else if err := handle(topics[i], value.Interface().(*feedv1.Event)); err != nil {
+			end(err)
+			return first
 		}
 	}
 	return nil

@@ -2,12 +2,10 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"io"
-
-	"golang.org/x/sync/errgroup"
+	"sync"
 
 	feedv1 "example.com/mygrpc/gen/feed/v1"
 )
@@ -21,48 +19,47 @@ func watchAll(ctx context.Context, client feedv1.FeedServiceClient, topics []str
 		topic string
 		ev    *feedv1.Event
 	}
-	group, ctx := errgroup.WithContext(ctx)
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var (
+		once    sync.Once
+		first   error
+		streams sync.WaitGroup
+	)
+	end := func(err error) { once.Do(func() { first = err; cancel() }) }
 	events := make(chan event)
 	for _, topic := range topics {
-		group.Go(func() error {
+		streams.Go(func() {
 			stream, err := client.Watch(ctx, &feedv1.WatchRequest{Topic: topic})
-			if err != nil {
-				return err
-			}
-			for {
-				ev, err := stream.Recv()
-				if errors.Is(err, io.EOF) {
-					return nil
+			for err == nil {
+				var ev *feedv1.Event
+				if ev, err = stream.Recv(); errors.Is(err, io.EOF) {
+					return
 				}
-				if err != nil {
-					return err
-				}
-				select {
-				case events <- event{topic, ev}:
-				case <-ctx.Done():
-					return ctx.Err()
+				if err == nil {
+					select {
+					case events <- event{topic, ev}:
+					case <-ctx.Done():
+						err = ctx.Err()
+					}
 				}
 			}
+			end(err)
 		})
 	}
-	// A group of its own would end with its context; this one ends with an error
-	// of handle, too: it is the first then, because the loop says it first.
-	ended := make(chan error, 1)
-	go func() { ended <- group.Wait() }()
-	stop := make(chan error, 1)
-	var failed error
-	for {
-		select {
-		case e := <-events:
-			if failed != nil {
-				continue
-			}
-			if failed = handle(e.topic, e.ev); failed != nil {
-				stop <- failed
-				group.Go(func() error { return <-stop })
-			}
-		case err := <-ended:
-			return cmp.Or(failed, err)
+	go func() {
+		streams.Wait()
+		close(events)
+	}()
+	failed := false
+	for e := range events {
+		if failed {
+			continue
+		}
+		if err := handle(e.topic, e.ev); err != nil {
+			failed = true
+			end(err)
 		}
 	}
+	return first
 }

@@ -1,65 +1,96 @@
-// Right: a channel with ten places, and everything else as in a group.
+// Right: a channel with eight places; a failure waits for the events of its topic.
 package main
 
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
+	"slices"
 	"sync"
+	"time"
 
-	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	feedv1 "example.com/mygrpc/gen/feed/v1"
 )
+
+var (
+	_ = errors.Is
+	_ = fmt.Errorf
+	_ = io.EOF
+	_ = time.Second
+	_ = codes.OK
+	_ = status.Code
+	_ = slices.Max[[]int]
+)
+
+type item struct {
+	topic string
+	ev    *feedv1.Event
+	done  chan struct{}
+}
 
 // watchAll watches topics, each by a stream of its own, all at once, and hands
 // their events to handle, one at a time. It returns when all have ended: nil, or
 // the first error, which ends the others.
 func watchAll(ctx context.Context, client feedv1.FeedServiceClient, topics []string,
 	handle func(topic string, ev *feedv1.Event) error) error {
-	type event struct {
-		topic string
-		ev    *feedv1.Event
-	}
-	group, ctx := errgroup.WithContext(ctx)
-	events := make(chan event, 8)
-	var streams sync.WaitGroup
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var once sync.Once
+	var first error
+	fail := func(err error) { once.Do(func() { first = err; cancel() }) }
+	queue := make(chan item, 8)
+	var wg sync.WaitGroup
 	for _, topic := range topics {
-		streams.Add(1)
-		group.Go(func() error {
-			defer streams.Done()
+		wg.Go(func() {
 			stream, err := client.Watch(ctx, &feedv1.WatchRequest{Topic: topic})
 			if err != nil {
-				return err
+				fail(err)
+				return
 			}
+			var last chan struct{}
 			for {
 				ev, err := stream.Recv()
-				if errors.Is(err, io.EOF) {
-					return nil
+				if err == io.EOF {
+					return
 				}
 				if err != nil {
-					return err
+					if last != nil {
+						select {
+						case <-last: // its own events first
+						case <-ctx.Done():
+						}
+					}
+					fail(err)
+					return
 				}
+				last = make(chan struct{})
 				select {
-				case events <- event{topic, ev}:
+				case queue <- item{topic, ev, last}:
 				case <-ctx.Done():
-					return ctx.Err()
+					fail(ctx.Err())
+					return
 				}
 			}
 		})
 	}
-	group.Go(func() error {
-		for e := range events {
-			if ctx.Err() != nil {
-				return ctx.Err()
-			}
-			if err := handle(e.topic, e.ev); err != nil {
-				return err
-			}
+	go func() { wg.Wait(); close(queue) }()
+	for it := range queue {
+		if ctx.Err() != nil {
+			continue
 		}
-		return nil
-	})
-	streams.Wait()
-	close(events)
-	return group.Wait()
+		err := handle(it.topic, it.ev)
+		if err == nil {
+			close(it.done)
+		} else {
+			if ctx.Err() != nil {
+				fail(ctx.Err())
+			}
+			fail(err)
+		}
+	}
+	return first
 }

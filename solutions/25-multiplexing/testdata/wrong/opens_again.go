@@ -1,7 +1,7 @@
 // Wrong: opens a stream again when it has failed.
 //
 // Fails: TestTheFirstFailureEndsTheOthersAndIsReturned
-// Says: has not returned after
+// Says: Watch was called again for topic "b", want one call for each topic
 package main
 
 import (
@@ -47,6 +47,9 @@ func watchAll(ctx context.Context, client feedv1.FeedServiceClient, topics []str
 					return err
 				}
 				turn.Lock()
+				if failed == nil {
+					failed = ctx.Err()
+				}
 				if failed == nil {
 					failed = handle(topic, ev)
 				}

@@ -1,7 +1,7 @@
 // Wrong: returns as soon as its context ends, and does not wait for handle.
 //
-// Fails: TestWatchAllWaitsForHandle
-// Says: while handle runs the caller cancels: watchAll returned code Canceled (context canceled) while handle ran
+// Fails: TestTheFirstEndCountsWhileHandleRuns
+// Says: the caller cancels: watchAll returned code Canceled (context canceled) while handle ran
 package main
 
 import (
@@ -41,6 +41,9 @@ func watchAll(ctx context.Context, client feedv1.FeedServiceClient, topics []str
 					return err
 				}
 				turn.Lock()
+				if failed == nil {
+					failed = ctx.Err()
+				}
 				if failed == nil {
 					failed = handle(topic, ev)
 				}

@@ -1,7 +1,7 @@
 // Wrong: wraps the error with %v, and the code is lost.
 //
 // Fails: TestTheFirstFailureEndsTheOthersAndIsReturned
-// Says: fails with Unauthenticated after two events: watchAll returned the error
+// Says: of which the server fails the second with Unauthenticated after two events: watchAll returned the error
 // Says: want code Unauthenticated
 package main
 
@@ -42,6 +42,9 @@ func watchAll(ctx context.Context, client feedv1.FeedServiceClient, topics []str
 					return fmt.Errorf("topic %s: %v", topic, err)
 				}
 				turn.Lock()
+				if failed == nil {
+					failed = ctx.Err()
+				}
 				if failed == nil {
 					failed = handle(topic, ev)
 				}

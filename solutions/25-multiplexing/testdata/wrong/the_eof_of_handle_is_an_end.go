@@ -33,6 +33,9 @@ func watchAll(ctx context.Context, client feedv1.FeedServiceClient, topics []str
 				if ev, err = stream.Recv(); err == nil {
 					turn.Lock()
 					if failed == nil {
+						failed = ctx.Err()
+					}
+					if failed == nil {
 						failed = handle(topic, ev)
 					}
 					err = failed

@@ -43,6 +43,9 @@ func watchAll(ctx context.Context, client feedv1.FeedServiceClient, topics []str
 					}
 					turn.Lock()
 					if failed == nil {
+						failed = ctx.Err()
+					}
+					if failed == nil {
 						failed = handle(topic, ev)
 					}
 					err = failed

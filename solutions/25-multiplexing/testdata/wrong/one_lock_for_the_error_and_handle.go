@@ -1,12 +1,13 @@
-// Right: cancels under the lock, and who gets it next asks the context.
+// Wrong: one lock guards the first error and handle: a failure waits until handle has returned.
+//
+// Fails: TestTheFirstEndCountsWhileHandleRuns
+// Says: 3 other streams left open until handle returns
 package main
 
 import (
 	"context"
-	"errors"
 	"io"
 	"sync"
-	"sync/atomic"
 
 	feedv1 "example.com/mygrpc/gen/feed/v1"
 )
@@ -19,52 +20,48 @@ func watchAll(ctx context.Context, client feedv1.FeedServiceClient, topics []str
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var (
-		mu    sync.Mutex
+		mu    sync.Mutex // guards first, and handle
 		first error
-		ended = make(chan struct{})
-		open  atomic.Int32
+		wg    sync.WaitGroup
 	)
-	end := func(err error) { // the caller holds mu
+	fail := func(err error) {
+		mu.Lock()
+		defer mu.Unlock()
 		if first == nil {
 			first = err
+			cancel()
 		}
-		cancel()
 	}
-	open.Store(int32(len(topics)))
 	for _, topic := range topics {
-		go func() {
-			defer func() {
-				if open.Add(-1) == 0 {
-					close(ended)
-				}
-			}()
+		wg.Go(func() {
 			stream, err := client.Watch(ctx, &feedv1.WatchRequest{Topic: topic})
-			for err == nil {
-				var ev *feedv1.Event
-				if ev, err = stream.Recv(); errors.Is(err, io.EOF) {
+			if err != nil {
+				fail(err)
+				return
+			}
+			for {
+				ev, err := stream.Recv()
+				if err == io.EOF {
+					return
+				}
+				if err != nil {
+					fail(err)
 					return
 				}
 				mu.Lock()
-				if err == nil {
-					if err = ctx.Err(); err == nil {
-						err = handle(topic, ev)
+				if first == nil {
+					if first = handle(topic, ev); first != nil {
+						cancel()
 					}
 				}
-				if err != nil {
-					end(err)
-				}
+				stop := first != nil
 				mu.Unlock()
-				if err != nil {
+				if stop {
 					return
 				}
 			}
-			mu.Lock()
-			end(err)
-			mu.Unlock()
-		}()
+		})
 	}
-	if len(topics) > 0 {
-		<-ended
-	}
+	wg.Wait()
 	return first
 }
