@@ -22,7 +22,7 @@ var sizes = []int{1000, 10_000, 100_000}
 var seen = map[int]*struct{ kib, micros []float64 }{}
 
 // BenchmarkStreams opens streams over loopback TCP, both ends in this process.
-// 100,000 need 2 GB. An operation is n streams that are opened and served; to
+// 100,000 need 3 GB. An operation is n streams that are opened and served; to
 // end them is not counted. The other figures are for one stream, so that benchstat
 // can compare them, also between sizes:
 //
@@ -54,11 +54,11 @@ func benchmark(b *testing.B, n int) {
 	var cpu time.Duration
 	for b.Loop() {
 		b.StopTimer()
-		_, dial, end, err := serve(&server{})
+		h, err := serve(&server{})
 		if err != nil {
 			b.Fatal(err)
 		}
-		client, err := dial()
+		client, err := h.dial()
 		if err != nil {
 			b.Fatal(err)
 		}
@@ -79,7 +79,7 @@ func benchmark(b *testing.B, n int) {
 		bytes, count = bytes+held, count+started
 		stacks += float64(after.stacks-before.stacks) / float64(n)
 		cancel()
-		end()
+		h.end()
 		b.StartTimer()
 	}
 	ops := float64(b.N)

@@ -1,9 +1,9 @@
 // A connection carries any number of streams, and each costs two goroutines
 // and what they need.
 //
-// The program opens a thousand streams on one connection, or as many as the flag
-// -streams says, lets 20 of them stall, and cuts the connection. Beside it a
-// hundred streams get a connection each.
+// The program gives a hundred streams a connection each. Then it opens a
+// thousand on one connection, or as many as the flag -streams says, does not
+// read 20 of them, and breaks the connection.
 package main
 
 import (
@@ -15,10 +15,9 @@ import (
 	"os"
 	"os/signal"
 	"runtime"
-	"runtime/pprof"
 	"strconv"
 	"strings"
-	"sync"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
@@ -34,7 +33,7 @@ type (
 	watchClient = grpc.ServerStreamingClient[feedv1.Event]
 )
 
-var streams = flag.Int("streams", 1000, "how many streams to open on one connection")
+var streams = flag.Uint("streams", 1000, "how many streams to open on one connection")
 
 // What a stream takes that is open and silent, with both its ends in one process:
 // the benchmark has measured it (bytes.mmd).
@@ -44,10 +43,8 @@ const (
 )
 
 // openOnOne opens n streams on one connection, that of client, one topic each. It
-// returns when the server has begun to serve all of them.
-func openOnOne(
-	ctx context.Context, client feedv1.FeedServiceClient, n int,
-) ([]watchClient, error) {
+// returns when the server has begun to serve all of them. They end with ctx.
+func openOnOne(ctx context.Context, client feedv1.FeedServiceClient, n int) ([]watchClient, error) {
 	all := make([]watchClient, n)
 	for i := range all {
 		var err error
@@ -57,19 +54,19 @@ func openOnOne(
 		}
 	}
 	for _, stream := range all {
-		stream.Header()
+		if header, _ := stream.Header(); header == nil { // it has ended: Recv says why
+			_, err := stream.Recv()
+			return nil, err
+		}
 	}
-	return all, ctx.Err()
+	return all, nil
 }
 
 // openEachOnItsOwn opens n streams, each on a connection that it dials for it:
-// a handshake, four buffers and a dozen goroutines more for each.
-func openEachOnItsOwn(
-	ctx context.Context, dial func() (feedv1.FeedServiceClient, error), n int,
-) ([]watchClient, error) {
-	var all []watchClient
+// a handshake, buffers on both sides and eight goroutines more for each.
+func openEachOnItsOwn(ctx context.Context, h *host, n int) (all []watchClient, err error) {
 	for range n {
-		client, err := dial()
+		client, err := h.dial()
 		if err != nil {
 			return nil, err
 		}
@@ -83,23 +80,25 @@ func openEachOnItsOwn(
 }
 
 // A server is silent until start is closed. Then each stream gets ten events;
-// the first topics, up to stalled, have a hundred large ones, which do not fit
-// into a window. It ends no stream.
+// the first topics, up to unread, have a hundred of 16 KiB, more than a window.
+// It ends no stream.
 type server struct {
 	feedv1.UnimplementedFeedServiceServer
-	start   chan struct{}
-	stalled int
+	start  chan struct{}
+	unread int
 }
 
 func (s *server) Watch(req *feedv1.WatchRequest, stream watchServer) error {
-	stream.SendHeader(nil) // tells the client that it is served
+	if err := stream.SendHeader(nil); err != nil { // the client sees that it is served
+		return err
+	}
 	select {
 	case <-s.start:
 	case <-stream.Context().Done():
 		return stream.Context().Err()
 	}
 	n, body := 10, ""
-	if topic, _ := strconv.Atoi(req.GetTopic()); topic < s.stalled {
+	if topic, _ := strconv.Atoi(req.GetTopic()); topic < s.unread {
 		n, body = 100, strings.Repeat("x", 16<<10)
 	}
 	for id := range n {
@@ -111,8 +110,7 @@ func (s *server) Watch(req *feedv1.WatchRequest, stream watchServer) error {
 	return stream.Context().Err()
 }
 
-// usage is what the process holds, and how many goroutines are gRPC's or were
-// started by it.
+// usage is what the process holds, in bytes, and its goroutines.
 type usage struct{ heap, stacks, goroutines int }
 
 func measure() usage {
@@ -120,7 +118,7 @@ func measure() usage {
 	runtime.GC()
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
-	return usage{int(m.HeapAlloc), int(m.StackInuse), goroutines("google.golang.org/grpc")}
+	return usage{int(m.HeapAlloc), int(m.StackInuse), runtime.NumGoroutine()}
 }
 
 // since is the difference, for each of n streams.
@@ -129,51 +127,50 @@ func (u usage) since(before usage, n int) (bytes, count float64) {
 	return float64(held) / float64(n), float64(u.goroutines-before.goroutines) / float64(n)
 }
 
-// goroutines counts the goroutines that have a function on their stack whose
-// name contains fn.
-func goroutines(fn string) (n int) {
-	var profile strings.Builder
-	pprof.Lookup("goroutine").WriteTo(&profile, 1) // equal stacks are one entry
-	for entry := range strings.SplitSeq(profile.String(), "\n\n") {
-		if strings.Contains(entry, fn) {
-			head, _, _ := strings.Cut(entry, " @ ")
-			count, _ := strconv.Atoi(head[strings.LastIndex(head, "\n")+1:])
-			n += count
-		}
-	}
-	return n
-}
-
-// A listener remembers what it has accepted.
-type listener struct {
+// A host is a server on loopback, and the connections to it that its dial made.
+type host struct {
 	net.Listener
-	mu    sync.Mutex
-	conns []net.Conn
+	accepted atomic.Int64
+	srv      *grpc.Server
+	conns    []*grpc.ClientConn
 }
 
-func (l *listener) Accept() (net.Conn, error) {
-	conn, err := l.Listener.Accept()
+func serve(svc feedv1.FeedServiceServer) (*host, error) {
+	lis, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, fmt.Errorf("listen: %w", err)
+	}
+	h := &host{Listener: lis, srv: grpc.NewServer(grpc.WaitForHandlers(true))}
+	feedv1.RegisterFeedServiceServer(h.srv, svc)
+	go h.srv.Serve(h) // returns when srv is stopped
+	return h, nil
+}
+
+// Accept counts what the server accepts.
+func (h *host) Accept() (net.Conn, error) {
+	conn, err := h.Listener.Accept()
 	if err == nil {
-		l.mu.Lock()
-		defer l.mu.Unlock()
-		l.conns = append(l.conns, conn)
+		h.accepted.Add(1)
 	}
 	return conn, err
 }
 
-func (l *listener) accepted() int {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return len(l.conns)
+func (h *host) dial() (feedv1.FeedServiceClient, error) {
+	conn, err := grpc.NewClient(h.Addr().String(),
+		grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		return nil, fmt.Errorf("client: %w", err)
+	}
+	h.conns = append(h.conns, conn)
+	return feedv1.NewFeedServiceClient(conn), nil
 }
 
-// cut breaks every connection.
-func (l *listener) cut() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for _, conn := range l.conns {
+// end closes the connections, stops the server and waits for the handlers.
+func (h *host) end() {
+	for _, conn := range h.conns {
 		conn.Close()
 	}
+	h.srv.Stop()
 }
 
 func main() {
@@ -186,126 +183,80 @@ func main() {
 	}
 }
 
-// run tells the story on w. pace is how long a reader needs for a line.
+// run tells the story on w. pace is how long a reader needs for a line. To a
+// reader who is leaving it says nothing.
 func run(ctx context.Context, w io.Writer, pace time.Duration) error {
-	say := func(format string, args ...any) { say(ctx, w, pace, format, args...) }
-	n := *streams
-	say("%d streams will need about %d MiB and %d goroutines, both ends in this process",
-		n, n*bytesAStream>>20, n*goroutinesAStream)
-	for _, way := range []struct {
-		name string
-		n    int
-		own  bool
-	}{
-		{"a connection each", min(n, 100), true},
-		{"one connection", n, false},
-	} {
-		if err := tell(ctx, say, way.name, way.n, way.own); err != nil {
-			return err
+	say := func(format string, args ...any) {
+		if ctx.Err() != nil {
+			return
+		}
+		fmt.Fprintf(w, format+"\n", args...)
+		select {
+		case <-time.After(pace):
+		case <-ctx.Done():
 		}
 	}
-	return ctx.Err()
+	n := max(1, int(*streams))
+	say("%d streams will hold %d goroutines and about %d MiB; have twice as much free",
+		n, n*goroutinesAStream, n*bytesAStream>>20) // the rest is for the garbage
+	if err := tell(ctx, say, min(n, 100), true); err != nil {
+		return err
+	}
+	return tell(ctx, say, n, false)
 }
 
-// tell opens n streams in one of two ways and says what they took. To those of
-// one connection more happens.
-func tell(ctx context.Context, say func(string, ...any), name string, n int, own bool) error {
-	svc := &server{start: make(chan struct{}), stalled: min(20, n/2)}
-	lis, dial, end, err := serve(svc)
+// tell opens n streams, on one connection or each on its own, and says what they
+// take. To those of one connection more happens.
+func tell(ctx context.Context, say func(string, ...any), n int, own bool) error {
+	svc := &server{start: make(chan struct{}), unread: min(20, n/2)}
+	h, err := serve(svc)
 	if err != nil {
 		return err
 	}
-	defer end()
+	defer h.end()
+	client, err := h.dial() // does not connect yet
+	if err != nil {
+		return err
+	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	before, began := measure(), time.Now()
 	var all []watchClient
+	before, began := measure(), time.Now()
 	if own {
-		all, err = openEachOnItsOwn(ctx, dial, n)
+		all, err = openEachOnItsOwn(ctx, h, n)
 	} else {
-		var client feedv1.FeedServiceClient
-		if client, err = dial(); err == nil {
-			all, err = openOnOne(ctx, client, n)
-		}
+		all, err = openOnOne(ctx, client, n)
 	}
 	if err != nil {
 		return err
 	}
-	took := time.Since(began)
-	bytes, goroutines := measure().since(before, n)
-	say("%s: %d streams open after %v, %d accepted; each takes %.1f KiB and %.1f goroutines",
-		name, n, took.Round(time.Millisecond), lis.accepted(), bytes/1024, goroutines)
+	took := time.Since(began).Round(time.Millisecond)
+	bytes, count := measure().since(before, n)
+	say("%d streams, connections: %d; open after %v, and each takes %.1f KiB and %.1f goroutines",
+		n, h.accepted.Load(), took, bytes/1024, count)
 	if own {
 		return nil
 	}
 
 	close(svc.start)
-	got := 0
-	for _, stream := range all[svc.stalled:] {
+	for _, stream := range all[svc.unread:] {
 		for range 10 {
 			if _, err := stream.Recv(); err != nil {
 				return err
 			}
-			got++
 		}
 	}
-	say("  %d of them stall, and the others have %d of %d events", svc.stalled, got, 10*(n-svc.stalled))
-	lis.cut()
-	ends := map[codes.Code]int{}
+	say("  nobody reads %d of them; the others have all their %d events", svc.unread, 10*(n-svc.unread))
+	h.srv.Stop() // closes the connection under all of them
+	ends := 0
 	for _, stream := range all {
 		for err = nil; err == nil; {
 			_, err = stream.Recv()
 		}
-		ends[status.Code(err)]++
+		if status.Code(err) == codes.Unavailable {
+			ends++
+		}
 	}
-	if ctx.Err() == nil {
-		say("  the connection is cut, and %d of %d streams end with Unavailable", ends[codes.Unavailable], n)
-	}
+	say("  the connection breaks: %d of %d streams end with Unavailable", ends, n)
 	return ctx.Err()
-}
-
-// serve starts a server on loopback. dial connects to it; end closes these
-// connections, stops the server and waits for the handlers.
-func serve(svc feedv1.FeedServiceServer) (
-	lis *listener, dial func() (feedv1.FeedServiceClient, error), end func(), err error,
-) {
-	tcp, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return nil, nil, nil, fmt.Errorf("listen: %w", err)
-	}
-	lis = &listener{Listener: tcp}
-	srv := grpc.NewServer(grpc.WaitForHandlers(true))
-	feedv1.RegisterFeedServiceServer(srv, svc)
-	go srv.Serve(lis) // returns when srv is stopped
-
-	var conns []*grpc.ClientConn
-	dial = func() (feedv1.FeedServiceClient, error) {
-		conn, err := grpc.NewClient(tcp.Addr().String(),
-			grpc.WithTransportCredentials(insecure.NewCredentials()))
-		if err != nil {
-			return nil, fmt.Errorf("client: %w", err)
-		}
-		conns = append(conns, conn)
-		return feedv1.NewFeedServiceClient(conn), nil
-	}
-	end = func() {
-		for _, conn := range conns {
-			conn.Close()
-		}
-		srv.Stop()
-	}
-	return lis, dial, end, nil
-}
-
-// say prints a line and gives the reader time for it. To a reader who is
-// leaving it says nothing.
-func say(ctx context.Context, w io.Writer, pace time.Duration, format string, args ...any) {
-	if ctx.Err() != nil {
-		return
-	}
-	fmt.Fprintf(w, format+"\n", args...)
-	select {
-	case <-time.After(pace):
-	case <-ctx.Done():
-	}
 }
