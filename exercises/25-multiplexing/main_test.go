@@ -362,7 +362,8 @@ func TestWatchAllOpensAllStreamsAtOnce(t *testing.T) {
 	topics := map[string]script{}
 	want := map[string]int{}
 	for i := range 100 {
-		topics[fmt.Sprintf("%03d", i)] = script{events: 1, gap: time.Hour, then: time.Hour}
+		later := time.Duration(i) * time.Second // no two events at one instant: that is for other tests
+		topics[fmt.Sprintf("%03d", i)] = script{events: 1, gap: time.Hour + later, then: time.Hour - later}
 		want[fmt.Sprintf("%03d", i)] = 1
 	}
 	on(t, "for 100 topics that are silent for an hour", topics, func(s *stage) {
