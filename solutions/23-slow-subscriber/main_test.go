@@ -302,7 +302,7 @@ func TestCloseEndsASubscription(t *testing.T) {
 func TestCloseWhilePublishing(t *testing.T) {
 	const publishers, atLeast, atMost, seats, draws = 2, 500, 5000, 50, 10
 	for range draws {
-		onBench(t, publishers*atMost, func(b *bench) {
+		onBench(t, publishers*atMost+1, func(b *bench) {
 			var all []*Subscription
 			for range seats {
 				all = append(all, b.Subscribe("alerts"))
@@ -342,6 +342,9 @@ func TestCloseWhilePublishing(t *testing.T) {
 			if b.Failed() {
 				return
 			}
+			// One more, certainly after a Close.
+			b.Call("Publish, while others call Publish, Subscribe, Err and Close,", soon, func() { b.Publish(ev) })
+			sent.Add(1)
 			got := drain(all[0])
 			for _, s := range all[:seats-3] {
 				s.Close()
