@@ -558,7 +558,7 @@ func TestACancelBetweenTwoRepliesIsNoGoodEnd(t *testing.T) {
 			if err != nil {
 				return nil, err
 			}
-			return hangUp{stream, cancel}, nil
+			return hangUp{stream, func() { cancel(); l.Settle() }}, nil
 		}))
 		replies, err := converse(ctx, l, p, feedv1.NewFeedServiceClient(conn), lines, time.Minute)
 		wantError(l, "the caller cancelled when the first reply had come and the server went on", replies, err, codes.Canceled)
