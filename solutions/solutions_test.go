@@ -29,7 +29,7 @@ import (
 var (
 	update = flag.Bool("update", false, "rewrite what the untouched checks print in exercises/*/README.md")
 	// go test -run would leave out their tests, and compile them all the same.
-	wrong = flag.Bool("wrong", true, "build and test the wrong answers and the starter, too")
+	wrong = flag.Bool("wrong", true, "build and test the wrong answers, too")
 )
 
 // repeat says how often each variant is tested: -count and -cpu end up here.
@@ -106,10 +106,7 @@ func TestZoo(t *testing.T) {
 }
 
 func (z zoo) test(t *testing.T) {
-	variants := map[string]string{"reference": z.dir("answer.go")}
-	if *wrong {
-		variants["starter"] = z.dir("testdata", "starter.go")
-	}
+	variants := map[string]string{"starter": z.dir("testdata", "starter.go"), "reference": z.dir("answer.go")}
 	for kind, atLeast := range map[string]int{"right": 2, "wrong": 5} {
 		files, err := filepath.Glob(z.dir("testdata", kind, "*.go"))
 		if err != nil {

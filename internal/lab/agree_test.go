@@ -45,7 +45,7 @@ func sendUntilError(send func(*feedv1.ChatMessage) error) error {
 // A stream that ends in one of six ways, seen from a call that is pending at
 // that moment. One call at a time: a handler that floods its client would hold
 // back its own status, which travels behind the data.
-func TestEndingsAgreeOverTCP(t *testing.T) {
+func TestEndingsAgree(t *testing.T) {
 	type scene struct {
 		cancel func()
 		conn   *grpc.ClientConn
@@ -123,7 +123,7 @@ func TestEndingsAgreeOverTCP(t *testing.T) {
 
 // A sender gets as far as its own quota of 64 KiB and the peer's window of
 // 65,535 bytes together, and the message that crosses the line still passes.
-func TestSendsBeforeOneBlocksAgreeOverTCP(t *testing.T) {
+func TestSendsBeforeOneBlocksAgree(t *testing.T) {
 	for _, tt := range []struct{ wire, want int }{{1008, 131}, {1032, 128}, {16393, 8}, {65545, 2}, {1 << 20, 1}} {
 		t.Run(fmt.Sprint(tt.wire), func(t *testing.T) {
 			both(t, func(l *Lab) {

@@ -247,10 +247,10 @@ func (l *Lab) Call(name string, limit time.Duration, f func()) {
 }
 
 // Settle returns when every other goroutine of the test waits for something, or
-// for this as well. A fake that stands for a slow call lets others run by it, and not by a sleep:
-// synctest does not count a goroutine that waits for a mutex as waiting
-// (durably blocked), so while an answer holds its lock over the slow call and
-// another goroutine wants it, virtual time does not move.
+// is in Settle as well. A fake that stands for a slow call lets others run by
+// it, and not by a sleep: synctest does not count a goroutine that waits for a
+// mutex as waiting (durably blocked), so while an answer holds its lock over
+// the slow call and another goroutine wants it, virtual time does not move.
 func (l *Lab) Settle() {
 	self := current()
 	for slices.ContainsFunc(dump(), func(g goroutine) bool {

@@ -441,7 +441,7 @@ func TestSettleWaitsUntilAllOthersWait(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			Run(t, func(l *Lab) {
-				for range 25 {
+				for range 100 {
 					var mu sync.Mutex
 					var steps atomic.Int32
 					var other sync.WaitGroup

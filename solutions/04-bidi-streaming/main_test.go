@@ -558,7 +558,10 @@ func TestACancelBetweenTwoRepliesIsNoGoodEnd(t *testing.T) {
 			if err != nil {
 				return nil, err
 			}
-			return hangUp{stream, func() { cancel(); l.Settle() }}, nil
+			return hangUp{stream, func() {
+				cancel()
+				l.Settle() // until the stream has heard of it: the next Send fails each time
+			}}, nil
 		}))
 		replies, err := converse(ctx, l, p, feedv1.NewFeedServiceClient(conn), lines, time.Minute)
 		wantError(l, "the caller cancelled when the first reply had come and the server went on", replies, err, codes.Canceled)
