@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"path/filepath"
-	"regexp"
 	"runtime"
 	"strconv"
 	"strings"
@@ -194,17 +193,11 @@ func (b *bench) stall(n int) {
 	for _, d := range []time.Duration{beat, beat, beat / 2} {
 		time.Sleep(d)
 		b.l.Settle()
-		if lockIsWanted() {
+		if b.l.LockWanted() {
 			break
 		}
 	}
 	b.topic.publish(n, 1)
-}
-
-// lockIsWanted reports whether a goroutine waits for a mutex.
-func lockIsWanted() bool {
-	stacks := make([]byte, 1<<20)
-	return regexp.MustCompile(`\[sync\.(RW)?Mutex`).Match(stacks[:runtime.Stack(stacks, true)])
 }
 
 // answerLine is the line of answer.go that is being executed.
@@ -529,7 +522,7 @@ func TestEachStreamHasItsOwnSilence(t *testing.T) {
 		busy.whileASendRuns(func() {
 			silent.topic.publish(1, 1)
 			l.Settle()
-			if lockIsWanted() && !l.Failed() {
+			if l.LockWanted() && !l.Failed() {
 				l.Errorf("while a Send of one stream ran, the other stream had an event to send and waited for a lock")
 			}
 		})

@@ -262,6 +262,16 @@ func (l *Lab) Settle() {
 	}
 }
 
+// LockWanted reports whether a goroutine of the test waits for a mutex: while
+// one does, virtual time does not move, and a sleep would not end. Call Settle
+// first, so that whoever is on the way to the lock has got there.
+func (l *Lab) LockWanted() bool {
+	self := current()
+	return slices.ContainsFunc(dump(), func(g goroutine) bool {
+		return g.bubble == self.bubble && (strings.HasPrefix(g.state, "sync.Mutex") || strings.HasPrefix(g.state, "sync.RWMutex"))
+	})
+}
+
 // watch ends the process with a verdict when the test has taken l.real in real
 // time: code that spins, or that waits for a mutex, keeps virtual time from
 // moving, and nothing else can end it. What the test had already found wrong

@@ -419,6 +419,32 @@ func verdict(out string) string {
 	return strings.Join(lines, "\n")
 }
 
+// Who waits for a mutex is told apart from who waits for a channel.
+func TestLockWantedIsForMutexesAlone(t *testing.T) {
+	Run(t, func(l *Lab) {
+		var mu sync.RWMutex
+		var others sync.WaitGroup
+		release := make(chan bool)
+		others.Go(func() { <-release })
+		l.Settle()
+		if l.LockWanted() {
+			l.Errorf("a goroutine that waits for a channel is said to want a lock:\n%s", l.Stuck())
+		}
+		for name, lock := range map[string]sync.Locker{"Lock": &mu, "RLock": mu.RLocker()} {
+			mu.Lock()
+			others.Go(func() { lock.Lock(); lock.Unlock() })
+			l.Settle()
+			if !l.LockWanted() {
+				l.Errorf("nobody is said to want a lock, and one waits in %s", name)
+			}
+			mu.Unlock()
+			l.Settle()
+		}
+		close(release)
+		others.Wait()
+	})
+}
+
 // Two that settle at once do not wait for each other.
 func TestSettleDoesNotWaitForSettle(t *testing.T) {
 	Run(t, func(l *Lab) {
