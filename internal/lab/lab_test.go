@@ -432,7 +432,10 @@ func TestLockWantedIsForMutexesAlone(t *testing.T) {
 		}
 		for name, lock := range map[string]sync.Locker{"Lock": &mu, "RLock": mu.RLocker()} {
 			mu.Lock()
-			others.Go(func() { lock.Lock(); lock.Unlock() })
+			others.Go(func() {
+				lock.Lock()
+				defer lock.Unlock()
+			})
 			l.Settle()
 			if !l.LockWanted() {
 				l.Errorf("nobody is said to want a lock, and one waits in %s", name)
