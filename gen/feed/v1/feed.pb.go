@@ -132,8 +132,11 @@ func (x *PublishResponse) GetAt() *timestamppb.Timestamp {
 
 // WatchRequest names the topic to watch.
 type WatchRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Topic         string                 `protobuf:"bytes,1,opt,name=topic,proto3" json:"topic,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Topic string                 `protobuf:"bytes,1,opt,name=topic,proto3" json:"topic,omitempty"`
+	// The cursor of the last event that the caller has handled: the stream goes on
+	// behind it. 0 asks for all that the server still keeps.
+	AfterCursor   uint64 `protobuf:"varint,2,opt,name=after_cursor,json=afterCursor,proto3" json:"after_cursor,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -175,13 +178,23 @@ func (x *WatchRequest) GetTopic() string {
 	return ""
 }
 
+func (x *WatchRequest) GetAfterCursor() uint64 {
+	if x != nil {
+		return x.AfterCursor
+	}
+	return 0
+}
+
 // Event is one entry of the feed.
 type Event struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
-	Topic         string                 `protobuf:"bytes,2,opt,name=topic,proto3" json:"topic,omitempty"`
-	Body          string                 `protobuf:"bytes,3,opt,name=body,proto3" json:"body,omitempty"`
-	At            *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=at,proto3" json:"at,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Id    string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Topic string                 `protobuf:"bytes,2,opt,name=topic,proto3" json:"topic,omitempty"`
+	Body  string                 `protobuf:"bytes,3,opt,name=body,proto3" json:"body,omitempty"`
+	At    *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=at,proto3" json:"at,omitempty"`
+	// Where the event stands in its topic: greater than the cursor of every earlier
+	// one, never 0.
+	Cursor        uint64 `protobuf:"varint,5,opt,name=cursor,proto3" json:"cursor,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -242,6 +255,13 @@ func (x *Event) GetAt() *timestamppb.Timestamp {
 		return x.At
 	}
 	return nil
+}
+
+func (x *Event) GetCursor() uint64 {
+	if x != nil {
+		return x.Cursor
+	}
+	return 0
 }
 
 // UploadResult is the receipt of an upload.
@@ -336,6 +356,105 @@ func (x *Ack) GetId() string {
 	return ""
 }
 
+// Chunk is a piece of a blob.
+type Chunk struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Data          []byte                 `protobuf:"bytes,1,opt,name=data,proto3" json:"data,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Chunk) Reset() {
+	*x = Chunk{}
+	mi := &file_feed_v1_feed_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Chunk) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Chunk) ProtoMessage() {}
+
+func (x *Chunk) ProtoReflect() protoreflect.Message {
+	mi := &file_feed_v1_feed_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Chunk.ProtoReflect.Descriptor instead.
+func (*Chunk) Descriptor() ([]byte, []int) {
+	return file_feed_v1_feed_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *Chunk) GetData() []byte {
+	if x != nil {
+		return x.Data
+	}
+	return nil
+}
+
+// PutBlobResult is the receipt of a blob.
+type PutBlobResult struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How many bytes the server stored, and their SHA-256.
+	Size          int64  `protobuf:"varint,1,opt,name=size,proto3" json:"size,omitempty"`
+	Sha256        []byte `protobuf:"bytes,2,opt,name=sha256,proto3" json:"sha256,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PutBlobResult) Reset() {
+	*x = PutBlobResult{}
+	mi := &file_feed_v1_feed_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PutBlobResult) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PutBlobResult) ProtoMessage() {}
+
+func (x *PutBlobResult) ProtoReflect() protoreflect.Message {
+	mi := &file_feed_v1_feed_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PutBlobResult.ProtoReflect.Descriptor instead.
+func (*PutBlobResult) Descriptor() ([]byte, []int) {
+	return file_feed_v1_feed_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *PutBlobResult) GetSize() int64 {
+	if x != nil {
+		return x.Size
+	}
+	return 0
+}
+
+func (x *PutBlobResult) GetSha256() []byte {
+	if x != nil {
+		return x.Sha256
+	}
+	return nil
+}
+
 // ChatMessage is one line of a chat.
 type ChatMessage struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -347,7 +466,7 @@ type ChatMessage struct {
 
 func (x *ChatMessage) Reset() {
 	*x = ChatMessage{}
-	mi := &file_feed_v1_feed_proto_msgTypes[6]
+	mi := &file_feed_v1_feed_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -359,7 +478,7 @@ func (x *ChatMessage) String() string {
 func (*ChatMessage) ProtoMessage() {}
 
 func (x *ChatMessage) ProtoReflect() protoreflect.Message {
-	mi := &file_feed_v1_feed_proto_msgTypes[6]
+	mi := &file_feed_v1_feed_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -372,7 +491,7 @@ func (x *ChatMessage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChatMessage.ProtoReflect.Descriptor instead.
 func (*ChatMessage) Descriptor() ([]byte, []int) {
-	return file_feed_v1_feed_proto_rawDescGZIP(), []int{6}
+	return file_feed_v1_feed_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ChatMessage) GetFrom() string {
@@ -399,27 +518,35 @@ const file_feed_v1_feed_proto_rawDesc = "" +
 	"\x04body\x18\x02 \x01(\tR\x04body\"M\n" +
 	"\x0fPublishResponse\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12*\n" +
-	"\x02at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\"$\n" +
+	"\x02at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\"G\n" +
 	"\fWatchRequest\x12\x14\n" +
-	"\x05topic\x18\x01 \x01(\tR\x05topic\"m\n" +
+	"\x05topic\x18\x01 \x01(\tR\x05topic\x12!\n" +
+	"\fafter_cursor\x18\x02 \x01(\x04R\vafterCursor\"\x85\x01\n" +
 	"\x05Event\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
 	"\x05topic\x18\x02 \x01(\tR\x05topic\x12\x12\n" +
 	"\x04body\x18\x03 \x01(\tR\x04body\x12*\n" +
-	"\x02at\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\"*\n" +
+	"\x02at\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x12\x16\n" +
+	"\x06cursor\x18\x05 \x01(\x04R\x06cursor\"*\n" +
 	"\fUploadResult\x12\x1a\n" +
 	"\breceived\x18\x01 \x01(\x05R\breceived\"\x15\n" +
 	"\x03Ack\x12\x0e\n" +
-	"\x02id\x18\x01 \x01(\tR\x02id\"5\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\"\x1b\n" +
+	"\x05Chunk\x12\x12\n" +
+	"\x04data\x18\x01 \x01(\fR\x04data\";\n" +
+	"\rPutBlobResult\x12\x12\n" +
+	"\x04size\x18\x01 \x01(\x03R\x04size\x12\x16\n" +
+	"\x06sha256\x18\x02 \x01(\fR\x06sha256\"5\n" +
 	"\vChatMessage\x12\x12\n" +
 	"\x04from\x18\x01 \x01(\tR\x04from\x12\x12\n" +
-	"\x04text\x18\x02 \x01(\tR\x04text2\x9a\x02\n" +
+	"\x04text\x18\x02 \x01(\tR\x04text2\xcf\x02\n" +
 	"\vFeedService\x12<\n" +
 	"\aPublish\x12\x17.feed.v1.PublishRequest\x1a\x18.feed.v1.PublishResponse\x120\n" +
 	"\x05Watch\x12\x15.feed.v1.WatchRequest\x1a\x0e.feed.v1.Event0\x01\x127\n" +
 	"\fUploadEvents\x12\x0e.feed.v1.Event\x1a\x15.feed.v1.UploadResult(\x01\x126\n" +
 	"\x04Chat\x12\x14.feed.v1.ChatMessage\x1a\x14.feed.v1.ChatMessage(\x010\x01\x12*\n" +
-	"\x06Ingest\x12\x0e.feed.v1.Event\x1a\f.feed.v1.Ack(\x010\x01B'Z%example.com/mygrpc/gen/feed/v1;feedv1b\x06proto3"
+	"\x06Ingest\x12\x0e.feed.v1.Event\x1a\f.feed.v1.Ack(\x010\x01\x123\n" +
+	"\aPutBlob\x12\x0e.feed.v1.Chunk\x1a\x16.feed.v1.PutBlobResult(\x01B'Z%example.com/mygrpc/gen/feed/v1;feedv1b\x06proto3"
 
 var (
 	file_feed_v1_feed_proto_rawDescOnce sync.Once
@@ -433,7 +560,7 @@ func file_feed_v1_feed_proto_rawDescGZIP() []byte {
 	return file_feed_v1_feed_proto_rawDescData
 }
 
-var file_feed_v1_feed_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
+var file_feed_v1_feed_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
 var file_feed_v1_feed_proto_goTypes = []any{
 	(*PublishRequest)(nil),        // 0: feed.v1.PublishRequest
 	(*PublishResponse)(nil),       // 1: feed.v1.PublishResponse
@@ -441,24 +568,28 @@ var file_feed_v1_feed_proto_goTypes = []any{
 	(*Event)(nil),                 // 3: feed.v1.Event
 	(*UploadResult)(nil),          // 4: feed.v1.UploadResult
 	(*Ack)(nil),                   // 5: feed.v1.Ack
-	(*ChatMessage)(nil),           // 6: feed.v1.ChatMessage
-	(*timestamppb.Timestamp)(nil), // 7: google.protobuf.Timestamp
+	(*Chunk)(nil),                 // 6: feed.v1.Chunk
+	(*PutBlobResult)(nil),         // 7: feed.v1.PutBlobResult
+	(*ChatMessage)(nil),           // 8: feed.v1.ChatMessage
+	(*timestamppb.Timestamp)(nil), // 9: google.protobuf.Timestamp
 }
 var file_feed_v1_feed_proto_depIdxs = []int32{
-	7, // 0: feed.v1.PublishResponse.at:type_name -> google.protobuf.Timestamp
-	7, // 1: feed.v1.Event.at:type_name -> google.protobuf.Timestamp
+	9, // 0: feed.v1.PublishResponse.at:type_name -> google.protobuf.Timestamp
+	9, // 1: feed.v1.Event.at:type_name -> google.protobuf.Timestamp
 	0, // 2: feed.v1.FeedService.Publish:input_type -> feed.v1.PublishRequest
 	2, // 3: feed.v1.FeedService.Watch:input_type -> feed.v1.WatchRequest
 	3, // 4: feed.v1.FeedService.UploadEvents:input_type -> feed.v1.Event
-	6, // 5: feed.v1.FeedService.Chat:input_type -> feed.v1.ChatMessage
+	8, // 5: feed.v1.FeedService.Chat:input_type -> feed.v1.ChatMessage
 	3, // 6: feed.v1.FeedService.Ingest:input_type -> feed.v1.Event
-	1, // 7: feed.v1.FeedService.Publish:output_type -> feed.v1.PublishResponse
-	3, // 8: feed.v1.FeedService.Watch:output_type -> feed.v1.Event
-	4, // 9: feed.v1.FeedService.UploadEvents:output_type -> feed.v1.UploadResult
-	6, // 10: feed.v1.FeedService.Chat:output_type -> feed.v1.ChatMessage
-	5, // 11: feed.v1.FeedService.Ingest:output_type -> feed.v1.Ack
-	7, // [7:12] is the sub-list for method output_type
-	2, // [2:7] is the sub-list for method input_type
+	6, // 7: feed.v1.FeedService.PutBlob:input_type -> feed.v1.Chunk
+	1, // 8: feed.v1.FeedService.Publish:output_type -> feed.v1.PublishResponse
+	3, // 9: feed.v1.FeedService.Watch:output_type -> feed.v1.Event
+	4, // 10: feed.v1.FeedService.UploadEvents:output_type -> feed.v1.UploadResult
+	8, // 11: feed.v1.FeedService.Chat:output_type -> feed.v1.ChatMessage
+	5, // 12: feed.v1.FeedService.Ingest:output_type -> feed.v1.Ack
+	7, // 13: feed.v1.FeedService.PutBlob:output_type -> feed.v1.PutBlobResult
+	8, // [8:14] is the sub-list for method output_type
+	2, // [2:8] is the sub-list for method input_type
 	2, // [2:2] is the sub-list for extension type_name
 	2, // [2:2] is the sub-list for extension extendee
 	0, // [0:2] is the sub-list for field type_name
@@ -475,7 +606,7 @@ func file_feed_v1_feed_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_feed_v1_feed_proto_rawDesc), len(file_feed_v1_feed_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   7,
+			NumMessages:   9,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -24,6 +24,7 @@ const (
 	FeedService_UploadEvents_FullMethodName = "/feed.v1.FeedService/UploadEvents"
 	FeedService_Chat_FullMethodName         = "/feed.v1.FeedService/Chat"
 	FeedService_Ingest_FullMethodName       = "/feed.v1.FeedService/Ingest"
+	FeedService_PutBlob_FullMethodName      = "/feed.v1.FeedService/PutBlob"
 )
 
 // FeedServiceClient is the client API for FeedService service.
@@ -49,6 +50,10 @@ type FeedServiceClient interface {
 	// whose id is stored already is acknowledged again and stored once.
 	// Bidirectional streaming: one Ack for each Event, in the order of the events.
 	Ingest(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[Event, Ack], error)
+	// PutBlob stores bytes that may be too many for one message. They are stored
+	// when the client has closed its side, and else not at all.
+	// Client streaming: the bytes in order, in chunks of any size.
+	PutBlob(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[Chunk, PutBlobResult], error)
 }
 
 type feedServiceClient struct {
@@ -127,6 +132,19 @@ func (c *feedServiceClient) Ingest(ctx context.Context, opts ...grpc.CallOption)
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type FeedService_IngestClient = grpc.BidiStreamingClient[Event, Ack]
 
+func (c *feedServiceClient) PutBlob(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[Chunk, PutBlobResult], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &FeedService_ServiceDesc.Streams[4], FeedService_PutBlob_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[Chunk, PutBlobResult]{ClientStream: stream}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type FeedService_PutBlobClient = grpc.ClientStreamingClient[Chunk, PutBlobResult]
+
 // FeedServiceServer is the server API for FeedService service.
 // All implementations must embed UnimplementedFeedServiceServer
 // for forward compatibility.
@@ -150,6 +168,10 @@ type FeedServiceServer interface {
 	// whose id is stored already is acknowledged again and stored once.
 	// Bidirectional streaming: one Ack for each Event, in the order of the events.
 	Ingest(grpc.BidiStreamingServer[Event, Ack]) error
+	// PutBlob stores bytes that may be too many for one message. They are stored
+	// when the client has closed its side, and else not at all.
+	// Client streaming: the bytes in order, in chunks of any size.
+	PutBlob(grpc.ClientStreamingServer[Chunk, PutBlobResult]) error
 	mustEmbedUnimplementedFeedServiceServer()
 }
 
@@ -174,6 +196,9 @@ func (UnimplementedFeedServiceServer) Chat(grpc.BidiStreamingServer[ChatMessage,
 }
 func (UnimplementedFeedServiceServer) Ingest(grpc.BidiStreamingServer[Event, Ack]) error {
 	return status.Error(codes.Unimplemented, "method Ingest not implemented")
+}
+func (UnimplementedFeedServiceServer) PutBlob(grpc.ClientStreamingServer[Chunk, PutBlobResult]) error {
+	return status.Error(codes.Unimplemented, "method PutBlob not implemented")
 }
 func (UnimplementedFeedServiceServer) mustEmbedUnimplementedFeedServiceServer() {}
 func (UnimplementedFeedServiceServer) testEmbeddedByValue()                     {}
@@ -246,6 +271,13 @@ func _FeedService_Ingest_Handler(srv interface{}, stream grpc.ServerStream) erro
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type FeedService_IngestServer = grpc.BidiStreamingServer[Event, Ack]
 
+func _FeedService_PutBlob_Handler(srv interface{}, stream grpc.ServerStream) error {
+	return srv.(FeedServiceServer).PutBlob(&grpc.GenericServerStream[Chunk, PutBlobResult]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type FeedService_PutBlobServer = grpc.ClientStreamingServer[Chunk, PutBlobResult]
+
 // FeedService_ServiceDesc is the grpc.ServiceDesc for FeedService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -279,6 +311,11 @@ var FeedService_ServiceDesc = grpc.ServiceDesc{
 			StreamName:    "Ingest",
 			Handler:       _FeedService_Ingest_Handler,
 			ServerStreams: true,
+			ClientStreams: true,
+		},
+		{
+			StreamName:    "PutBlob",
+			Handler:       _FeedService_PutBlob_Handler,
 			ClientStreams: true,
 		},
 	},
