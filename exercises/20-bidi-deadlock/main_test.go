@@ -297,7 +297,7 @@ func (b *bench) run(t *testing.T, limit time.Duration, check func(*bench)) {
 		if len(leaks) > 0 {
 			l.Fatalf("pipeline with %s has returned, and a second later %s", b.what, strings.Join(leaks, "\n"))
 		}
-	}, lab.Lasts(40*day), lab.RealLimit(20*time.Second)) // thousands of messages, with -race
+	}, lab.Lasts(40*day))
 }
 
 // wantWhole checks a pipeline that the server has ended.

@@ -64,7 +64,7 @@ func with(t *testing.T, body int, what func(*bench)) {
 		defer cancel()
 		b.ctx = ctx
 		what(b)
-	}, lab.RealLimit(20*time.Second)) // tens of megabytes, with -race
+	})
 }
 
 // A service sends downloads, and reads uploads or does not.

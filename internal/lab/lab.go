@@ -36,6 +36,7 @@ type Lab struct {
 
 	start    time.Time
 	bubble   atomic.Value  // string: how goroutine dumps name this test's bubble
+	arrivals atomic.Uint64 // reads of data on its links: a sign that virtual time moves
 	baseline goleak.Option // what was there before the test
 	ctx      *labContext
 	calls    calls
@@ -56,7 +57,8 @@ type Option func(*Lab)
 // years, because the connection's timers never stop.
 func Lasts(d time.Duration) Option { return func(l *Lab) { l.lasts = d } }
 
-// RealLimit sets how much real time the test may take, 8 s if not set. Only
+// RealLimit sets how much real time may pass in which nothing arrives on a
+// link, 8 s if not set, and a quarter of what the test may take in all. Only
 // code that keeps virtual time from moving comes near it.
 func RealLimit(d time.Duration) Option { return func(l *Lab) { l.real = d } }
 
@@ -272,26 +274,52 @@ func (l *Lab) LockWanted() bool {
 	})
 }
 
-// watch ends the process with a verdict when the test has taken l.real in real
-// time: code that spins, or that waits for a mutex, keeps virtual time from
-// moving, and nothing else can end it. What the test had already found wrong
-// is the better verdict. It runs outside the bubble. The returned function
-// calls it off.
+// watch ends the process with a verdict when nothing has arrived on a link for
+// l.real of real time, or when the test has taken four times that: code that
+// spins, or that waits for a mutex, keeps virtual time from moving, and nothing
+// else can end it. What arrives shows that virtual time moves, on a busy machine
+// slowly. What the test had already found wrong is the better verdict. It runs
+// outside the bubble, on a goroutine that is there before the test, so that no
+// leak check takes it for the test's. The returned function calls it off.
 func (l *Lab) watch(t *testing.T) (stop func()) {
+	tick := time.NewTicker(l.real / 16)
+	off := make(chan struct{})
+	var watching sync.WaitGroup
+	watching.Go(func() {
+		seen := l.arrivals.Load()
+		for still, all := 0, 0; still < 16 && all < 4*16; all++ {
+			select {
+			case <-off:
+				return
+			case <-tick.C:
+			}
+			still++
+			if n := l.arrivals.Load(); n != seen {
+				seen, still = n, 0
+			}
+		}
+		l.end(t)
+	})
+	return func() {
+		tick.Stop()
+		close(off)
+		watching.Wait()
+	}
+}
+
+// end ends the process with the verdict that the test has not ended.
+func (l *Lab) end(t *testing.T) {
+	l.mu.Lock()
+	why := strings.Join(l.said, "\n")
+	l.mu.Unlock()
+	if why == "" {
+		why = fmt.Sprintf("the test has not ended after %v of real time:\n%s", l.real, l.Stuck())
+	}
 	mark := ""
 	if v := flag.Lookup("test.v"); v != nil && v.Value.String() == "test2json" {
 		mark = "\x16" // tells go test -json that this line is not the program's output
 	}
-	timer := time.AfterFunc(l.real, func() {
-		l.mu.Lock()
-		why := strings.Join(l.said, "\n")
-		l.mu.Unlock()
-		if why == "" {
-			why = fmt.Sprintf("the test has not ended after %v of real time:\n%s", l.real, l.Stuck())
-		}
-		fmt.Printf("\n%s--- FAIL: %s (%.2fs)\n    %s\n%sFAIL\n", mark, t.Name(), l.real.Seconds(),
-			strings.ReplaceAll(why, "\n", "\n    "), mark)
-		os.Exit(1)
-	})
-	return func() { timer.Stop() }
+	fmt.Printf("\n%s--- FAIL: %s (%.2fs)\n    %s\n%sFAIL\n", mark, t.Name(), l.real.Seconds(),
+		strings.ReplaceAll(why, "\n", "\n    "), mark)
+	os.Exit(1)
 }

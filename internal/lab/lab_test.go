@@ -239,6 +239,17 @@ func victims() map[string]func(*testing.T) {
 				})
 			}, RealLimit(500*time.Millisecond))
 		},
+		"failure before messages without end": func(t *testing.T) {
+			Run(t, func(l *Lab) {
+				client, _ := l.Connect(service{chat: echo})
+				stream, _ := client.Chat(l.Context())
+				l.Errorf("the first failure")
+				for {
+					stream.Send(&feedv1.ChatMessage{})
+					stream.Recv()
+				}
+			}, Lasts(100*365*24*time.Hour), RealLimit(250*time.Millisecond))
+		},
 		"deaf handler of a server that waits for handlers": func(t *testing.T) {
 			Run(t, func(l *Lab) {
 				k := l.NewLink()
@@ -361,6 +372,7 @@ the server's Chat handler still runs: blocked receiving from a channel at servic
 		"answer that sleeps on the test's grid":            strings.Repeat("answer has not returned after 1m0s:\nsleeping at VICTIM\n", 20),
 		"mutex deadlock in a go statement":                 "the test has not ended after 500ms of real time:\nblocked in Lock, started at STARTED\nsleeping at VICTIM",
 		"failure before a spin":                            "answer has not returned after 1m0s:\nblocked in Recv at VICTIM\nblocked receiving from a channel at services_test.go",
+		"failure before messages without end":              "the first failure",
 		"deaf handler of a server that waits for handlers": `the server's Chat handler still runs: sleeping at HANDLER`,
 		"program that leaves a goroutine":                  "2 lines in 0s\ninterrupted at line 1 (0 is never), run left 0 open streams and a goroutine that was started at STARTED still runs: blocked receiving from a channel at VICTIM",
 		"program that fails":                               "run printed 1 lines and returned error no",
@@ -417,6 +429,25 @@ func verdict(out string) string {
 		}
 	}
 	return strings.Join(lines, "\n")
+}
+
+// A test in which messages arrive is not stuck, however long it takes.
+func TestASlowTestHasTime(t *testing.T) {
+	const limit = time.Second
+	var over atomic.Bool
+	time.AfterFunc(limit+limit/2, func() { over.Store(true) }) // outside the bubble: in real time
+	Run(t, func(l *Lab) {
+		client, _ := l.Connect(service{chat: echo})
+		stream, err := client.Chat(l.Context())
+		for err == nil && !over.Load() {
+			stream.Send(&feedv1.ChatMessage{})
+			_, err = stream.Recv()
+		}
+		if stream.CloseSend(); err != nil {
+			l.Errorf("the stream ended with %v", err)
+		}
+		stream.Recv()
+	}, Lasts(24*time.Hour), RealLimit(limit))
 }
 
 // Who waits for a mutex is told apart from who waits for a channel.

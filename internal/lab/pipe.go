@@ -89,6 +89,7 @@ func (p *pipe) read(b []byte) (int, error) {
 			if first.data == nil {
 				return 0, io.EOF // the FIN stays: a second Read sees it too
 			}
+			p.link.lab.arrivals.Add(1)
 			n := copy(b, first.data)
 			if first.data = first.data[n:]; len(first.data) == 0 {
 				p.queue = p.queue[1:]
