@@ -1,0 +1,72 @@
+// Right: the recovery is a function around the handler, the line stands below it.
+package main
+
+import (
+	"log/slog"
+	"runtime/debug"
+	"sync/atomic"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+)
+
+// streamInterceptor turns a handler's panic into Internal, and writes one line
+// to log for each stream, when it has ended.
+func streamInterceptor(log *slog.Logger) grpc.StreamServerInterceptor {
+	return func(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) (err error) {
+		start, counted := time.Now(), &counted{ServerStream: stream}
+		more := log
+		err = func() (err error) {
+			defer func() {
+				if r := recover(); r != nil {
+					more = log.With("panic", r, slog.String("stack", string(debug.Stack())))
+					err = status.Error(codes.Internal, "unexpected")
+				}
+			}()
+			return handler(srv, counted)
+		}()
+		more.LogAttrs(stream.Context(), slog.LevelWarn, "ended",
+			slog.String("method", info.FullMethod),
+			slog.String("code", codeOf(err).String()),
+			slog.Int64("received", counted.received.Load()),
+			slog.Int64("sent", counted.sent.Load()),
+			slog.Duration("duration", time.Since(start)),
+		)
+		return err
+	}
+}
+
+// codeOf is the code that gRPC will make of what a handler returned
+// (server.go, processRPC): a context's error has no status, but has a code.
+func codeOf(err error) codes.Code {
+	if st, ok := status.FromError(err); ok {
+		return st.Code()
+	}
+	return status.FromContextError(err).Code()
+}
+
+// counted is a stream that counts its messages. Its counters are atomic: a
+// handler may send on one goroutine and receive on another, which may still be
+// in Recv when the handler returns.
+type counted struct {
+	grpc.ServerStream
+	received, sent atomic.Int64
+}
+
+func (c *counted) RecvMsg(m any) error {
+	err := c.ServerStream.RecvMsg(m)
+	if err == nil { // io.EOF is the half-close
+		c.received.Add(1)
+	}
+	return err
+}
+
+func (c *counted) SendMsg(m any) error {
+	err := c.ServerStream.SendMsg(m)
+	if err == nil {
+		c.sent.Add(1)
+	}
+	return err
+}

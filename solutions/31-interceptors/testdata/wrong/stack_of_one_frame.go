@@ -1,0 +1,72 @@
+// Wrong: takes one frame for the stack, which after a runtime error is the runtime's.
+//
+// Fails: TestAPanicHasItsLine
+// Says: in its line stack does not name the function that panicked: "runtime.
+package main
+
+import (
+	"fmt"
+	"log/slog"
+	"runtime"
+	"sync/atomic"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+)
+
+func streamInterceptor(log *slog.Logger) grpc.StreamServerInterceptor {
+	return func(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) (err error) {
+		start := time.Now()
+		c := &counted{ServerStream: stream}
+		defer func() {
+			took := time.Since(start)
+			var extra []any
+			if r := recover(); r != nil {
+				err = status.Error(codes.Internal, "internal error")
+				extra = []any{"panic", fmt.Sprint(r), "stack", where()}
+			}
+			s, ok := status.FromError(err)
+			if !ok {
+				s = status.FromContextError(err)
+			}
+			log.InfoContext(stream.Context(), "stream", append([]any{
+				"method", info.FullMethod,
+				"code", s.Code().String(),
+				"received", c.received.Load(),
+				"sent", c.sent.Load(),
+				"duration", took,
+			}, extra...)...)
+		}()
+		return handler(srv, c)
+	}
+}
+
+// where is the place of the panic: above where, the deferred function and panic.
+func where() string {
+	pc, file, line, _ := runtime.Caller(3)
+	return fmt.Sprintf("%s %s:%d", runtime.FuncForPC(pc).Name(), file, line)
+}
+
+// counted is a stream that counts its messages.
+type counted struct {
+	grpc.ServerStream
+	received, sent atomic.Int64
+}
+
+func (c *counted) RecvMsg(m any) error {
+	err := c.ServerStream.RecvMsg(m)
+	if err == nil {
+		c.received.Add(1)
+	}
+	return err
+}
+
+func (c *counted) SendMsg(m any) error {
+	err := c.ServerStream.SendMsg(m)
+	if err == nil {
+		c.sent.Add(1)
+	}
+	return err
+}
