@@ -468,8 +468,8 @@ func TestLockWantedIsForMutexesAlone(t *testing.T) {
 				defer lock.Unlock()
 			})
 			l.Settle()
-			if !l.LockWanted() {
-				l.Errorf("nobody is said to want a lock, and one waits in %s", name)
+			if stuck := l.Stuck(); !l.LockWanted() || !strings.Contains(stuck, "blocked in Lock at lab_test.go") {
+				l.Errorf("one waits in %s; LockWanted is %t, and stuck is\n%s", name, l.LockWanted(), stuck)
 			}
 			mu.Unlock()
 			l.Settle()

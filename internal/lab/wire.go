@@ -233,6 +233,9 @@ func (c *connection) describe(from Side, f http2.Frame) Frame {
 		out.Text = fmt.Sprintf("+%d", f.Increment)
 	case *http2.GoAwayFrame:
 		out.Text = strings.TrimSpace(fmt.Sprintf("%v %s", f.ErrCode, f.DebugData()))
+		if from == Server { // who opens none has none to name
+			out.Text += fmt.Sprintf(" (last stream %d)", f.LastStreamID)
+		}
 	case *http2.PingFrame:
 		out.Text = ack(f.IsAck())
 	case *http2.SettingsFrame:
@@ -335,14 +338,18 @@ func messageText(m protoreflect.Message) string {
 			continue
 		}
 		value := m.Get(field)
-		text := value.String()
-		switch {
+		var text string
+		switch kind := field.Kind(); {
 		case field.Message() != nil && !field.IsList() && !field.IsMap():
 			text = messageText(value.Message())
-		case field.Kind() == protoreflect.BytesKind, field.Kind() == protoreflect.StringKind && len(text) > 40:
-			text = fmt.Sprintf("(%d B)", len(text))
-		case field.Kind() == protoreflect.StringKind:
-			text = strconv.Quote(text)
+		case kind == protoreflect.BytesKind:
+			text = fmt.Sprintf("(%d B)", len(value.Bytes()))
+		case kind == protoreflect.StringKind && len(value.String()) > 40:
+			text = fmt.Sprintf("(%d B)", len(value.String()))
+		case kind == protoreflect.StringKind:
+			text = strconv.Quote(value.String())
+		default:
+			text = value.String()
 		}
 		fields = append(fields, string(field.Name())+":"+text)
 	}

@@ -90,6 +90,25 @@ func TestACompressedMessageIsNamed(t *testing.T) {
 	})
 }
 
+// Bytes are counted, and a server that goes away names the last stream it serves.
+func TestBytesAndFarewellsAreDecoded(t *testing.T) {
+	if got := Text(&feedv1.Chunk{Data: make([]byte, 10_000)}); got != "Chunk{data:(10000 B)}" {
+		t.Errorf("a chunk of 10,000 bytes is %s", got)
+	}
+	Run(t, func(l *Lab) {
+		k := l.NewLink()
+		srv := k.Serve(service{chat: echo})
+		client := feedv1.NewFeedServiceClient(k.Dial())
+		if _, err := chat(l.Context(), client, "hello"); err != nil {
+			l.Fatal(err)
+		}
+		srv.GracefulStop() // any stream that is on its way is served
+		if ladder := k.Ladder(); !strings.Contains(ladder, "NO_ERROR graceful_stop (last stream 2147483647)") {
+			l.Errorf("the ladder does not name the last stream:\n%s", ladder)
+		}
+	})
+}
+
 func TestFramesAreDecoded(t *testing.T) {
 	Run(t, func(l *Lab) {
 		client, k := l.Connect(service{chat: func(s chatServer) error {

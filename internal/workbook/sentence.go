@@ -35,7 +35,7 @@ func terms() []string {
 		"Unavailable", "Unimplemented", "Unauthenticated", "PermissionDenied", "NotFound",
 		"Unknown", "Internal", "Canceled", "Aborted", "OutOfRange", "DataLoss", "AlreadyExists",
 		"UploadEvents", "Publish", "Watch", "Chat", "Ingest", "PutBlob",
-		"ServeHTTP", "WithoutCancel", "WaitForHandlers", "WaitForReady", "AfterFunc", "RPCs", "IDs", "ACKs", "PINGs",
+		"ServeHTTP", "WithoutCancel", "WaitForHandlers", "WaitForReady", "AfterFunc", "RPCs", "MiB", "IDs", "ACKs", "PINGs",
 	}
 }
 
