@@ -96,6 +96,15 @@ Answer agrees: the second time
 
   exercises/NAME/answer.go:5:39: syntax error: unexpected {, expected name or (
 `},
+		{"name-taken", `return 42 }; func TestAnswerAgrees() {`, DoesNotCompile, `answer.go does not compile
+
+  TestAnswerAgrees is a name in the exercise's own main.go or main_test.go: call yours something else
+`},
+		{"name-twice", `return 42 }; func answer() {`, DoesNotCompile, `answer.go does not compile
+
+  exercises/NAME/answer.go:5:39: answer redeclared in this block
+  	exercises/NAME/answer.go:5:6: other declaration of answer
+`},
 		{"vet", `fmt.Printf("%d\n", "x"); return 42`, Vet, `answer.go compiles, but go vet finds a mistake
 
   exercises/NAME/answer.go:5:33: fmt.Printf format %d has arg "x" of wrong type string

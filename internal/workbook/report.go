@@ -26,7 +26,15 @@ func (e Exercise) Report(r Result) string {
 		writeFailure(&b, e, r)
 	case DoesNotCompile, Vet, DoesNotBuild:
 		fmt.Fprintf(&b, "%s\n\n", verdictLine(e, r))
-		writeIndented(&b, r.Text)
+		text := r.Text
+		if names := taken(text); len(names) > 0 {
+			// What the compiler says of them beside that only confuses.
+			text = nil
+			for _, name := range names {
+				text = append(text, name+" is a name in the exercise's own main.go or main_test.go: call yours something else")
+			}
+		}
+		writeIndented(&b, text)
 	default:
 		fmt.Fprintf(&b, "%s\n", verdictLine(e, r))
 		if r.Verdict != Panicked {
@@ -37,6 +45,19 @@ func (e Exercise) Report(r Result) string {
 	fmt.Fprintf(&b, "Again  go run ./exercises %s\n", e.Number())
 	fmt.Fprintf(&b, "Hint   go run ./exercises hint %s\n", e.Number())
 	return strings.ReplaceAll(b.String(), r.Dir+"/", e.Dir()+"/")
+}
+
+// taken returns the names that are declared in answer.go and beside it.
+func taken(text []string) []string {
+	var names []string
+	for i, line := range text[:max(0, len(text)-1)] {
+		_, said, _ := strings.Cut(line, ": ")
+		name, redeclared := strings.CutSuffix(said, " redeclared in this block")
+		if redeclared && strings.Contains(line, "/answer.go:") != strings.Contains(text[i+1], "/answer.go:") {
+			names = append(names, name)
+		}
+	}
+	return names
 }
 
 // verdictLine says in one sentence how a check ended that no test could judge.
