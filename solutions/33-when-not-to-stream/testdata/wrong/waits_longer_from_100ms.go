@@ -1,0 +1,74 @@
+// Wrong: its first pauses are much shorter than a second.
+//
+// Fails: TestWaitDoesNotAskAllTheTime
+// Says: apart, want 1s at least
+package main
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	feedv1 "example.com/mygrpc/gen/feed/v1"
+)
+
+func (s *server) Wait(ctx context.Context, req *feedv1.WatchRequest) (*feedv1.Event, error) {
+	sub := s.jobs.Subscribe(req.GetTopic())
+	defer sub.Close()
+	over := time.NewTimer(hold)
+	defer over.Stop()
+	for {
+		result, err := s.jobs.Result(req.GetTopic())
+		if errors.Is(err, errNoJob) {
+			return nil, status.Error(codes.NotFound, err.Error())
+		}
+		if err != nil {
+			return nil, err
+		}
+		if result != nil {
+			return result, nil
+		}
+		select {
+		case <-sub.C:
+		case <-over.C:
+			return new(feedv1.Event), nil
+		case <-ctx.Done():
+			return nil, status.FromContextError(ctx.Err()).Err()
+		}
+	}
+}
+
+func wait(ctx context.Context, conn grpc.ClientConnInterface, job string) (*feedv1.Event, error) {
+	pause := 100 * time.Millisecond
+	for {
+		call, cancel := context.WithTimeout(ctx, 30*time.Second)
+		ev, err := callWait(call, conn, &feedv1.WatchRequest{Topic: job})
+		cancel()
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		switch status.Code(err) {
+		case codes.OK:
+			if ev.GetId() != "" {
+				return ev, nil
+			}
+		case codes.Unavailable, codes.DeadlineExceeded:
+		default:
+			return nil, err
+		}
+		if err != nil {
+			pause = min(2*pause, 5*time.Second)
+		} else {
+			pause = time.Second
+		}
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+}
