@@ -30,6 +30,7 @@ import (
 
 type (
 	watchServer = grpc.ServerStreamingServer[feedv1.Event]
+	watchFunc   = func(*server, watchServer) error
 	stopFunc    = func(srv *grpc.Server, drain func(), budget time.Duration) bool
 )
 
@@ -38,15 +39,14 @@ type server struct {
 	feedv1.UnimplementedFeedServiceServer
 	name  string
 	beat  time.Duration
-	watch func(*server, watchServer) error
+	watch watchFunc
 
 	draining chan struct{} // closed by drain: what every handler listens to
 	drain    func()        // may be called twice: some send SIGTERM twice
-	quiet    chan struct{} // closed when even a deaf handler has nothing to do
 }
 
-func newServer(name string, beat time.Duration, watch func(*server, watchServer) error) *server {
-	s := &server{name: name, beat: beat, watch: watch, draining: make(chan struct{}), quiet: make(chan struct{})}
+func newServer(name string, beat time.Duration, watch watchFunc) *server {
+	s := &server{name: name, beat: beat, watch: watch, draining: make(chan struct{})}
 	s.drain = sync.OnceFunc(func() { close(s.draining) })
 	return s
 }
@@ -96,12 +96,6 @@ func (s *server) watchUntilDrained(stream watchServer) error {
 	}
 }
 
-// watchDeaf listens to nobody.
-func (s *server) watchDeaf(watchServer) error {
-	<-s.quiet
-	return nil
-}
-
 // stopWithin ends srv, and reports whether all streams ended by themselves
 // within budget.
 func stopWithin(srv *grpc.Server, drain func(), budget time.Duration) bool {
@@ -149,9 +143,7 @@ func options() []grpc.ServerOption {
 // follow hands over events until the topic ends. On Unavailable it comes back,
 // to the server that is there then, for which WaitForReady waits. Chapter 29
 // says how long to pause, and chapter 30 what is missed meanwhile.
-func follow(
-	ctx context.Context, client feedv1.FeedServiceClient, pause time.Duration, handle func(*feedv1.Event), ended func(error),
-) error {
+func follow(ctx context.Context, client feedv1.FeedServiceClient, pause time.Duration, handle func(*feedv1.Event), ended func(error)) error {
 	for {
 		stream, err := client.Watch(ctx, &feedv1.WatchRequest{Topic: "deploys"}, grpc.WaitForReady(true))
 		for err == nil {
@@ -194,13 +186,13 @@ func run(ctx context.Context, w io.Writer, pace time.Duration) error {
 	beat := max(pace/4, 5*time.Millisecond)
 	for _, way := range []struct {
 		what  string
-		watch func(*server, watchServer) error
+		watch watchFunc
 		stop  stopFunc
 		moves bool // the client, to the new server
 	}{
 		{"GracefulStop alone", (*server).watchUntilTheClientLeaves, stopForEver, false},
 		{"a drain", (*server).watchUntilDrained, stopWithin, true},
-		{"a drain, and a deaf handler", (*server).watchDeaf, stopWithin, true},
+		{"a drain, and a handler that does not listen", (*server).watchUntilTheClientLeaves, stopWithin, true},
 	} {
 		say("%s:", way.what)
 		if err := restart(ctx, newServer("old", beat, way.watch), way.stop, way.moves, say); err != nil {
@@ -218,7 +210,6 @@ func restart(ctx context.Context, old *server, stop stopFunc, moves bool, say fu
 		return err
 	}
 	defer oldSrv.Stop()
-	defer close(old.quiet)
 	newSrv, newAddr, err := listen(newServer("new", old.beat, (*server).watchUntilDrained))
 	if err != nil {
 		return err
@@ -235,24 +226,22 @@ func restart(ctx context.Context, old *server, stop stopFunc, moves bool, say fu
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var stopping sync.WaitGroup
-	begin := sync.OnceFunc(func() {
-		addr.Store(newAddr)
-		stopping.Go(func() {
-			start := time.Now()
-			clean := stop(oldSrv, old.drain, 4*old.beat)
-			say("  all streams ended by themselves: %v, after %v", clean, time.Since(start).Round(time.Millisecond/10))
-			if !moves {
-				cancel()
-			}
-		})
-	})
-	moved := false
+	first, moved := true, false
 	err = follow(ctx, feedv1.NewFeedServiceClient(conn), old.beat, func(ev *feedv1.Event) {
 		if moved = ev.GetBody() == "new"; moved {
 			cancel()
-			return
+		} else if first {
+			first = false
+			addr.Store(newAddr)
+			stopping.Go(func() {
+				start := time.Now()
+				clean := stop(oldSrv, old.drain, 4*old.beat)
+				say("  all streams ended by themselves: %v, after %v", clean, time.Since(start).Round(time.Millisecond/10))
+				if !moves {
+					cancel()
+				}
+			})
 		}
-		begin()
 	}, func(err error) { say("  the client: %v", err) })
 	stopping.Wait()
 	if ctx.Err() == nil {
