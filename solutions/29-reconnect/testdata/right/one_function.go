@@ -1,0 +1,46 @@
+// Right: waits in the loop itself.
+package main
+
+import (
+	"context"
+	"math/rand/v2"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	feedv1 "example.com/mygrpc/gen/feed/v1"
+)
+
+// follow hands the events of a topic to handle, over the end of each stream,
+// until handle fails, the server's answer is final, or ctx ends.
+func follow(ctx context.Context, client feedv1.FeedServiceClient, topic string,
+	handle func(*feedv1.Event) error) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	next := first
+	for {
+		stream, err := client.Watch(ctx, &feedv1.WatchRequest{Topic: topic})
+		for err == nil && ctx.Err() == nil {
+			var ev *feedv1.Event
+			if ev, err = stream.Recv(); err == nil {
+				if err := handle(ev); err != nil {
+					return err
+				}
+				next = first
+			}
+		}
+		switch status.Code(err) {
+		case codes.InvalidArgument, codes.PermissionDenied, codes.Unimplemented:
+			return err
+		}
+		timer := time.NewTimer(next/2 + time.Duration(rand.Int64N(int64(next/2)+1)))
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+			return ctx.Err()
+		}
+		next = min(2*next, longest)
+	}
+}

@@ -1,0 +1,68 @@
+// Wrong: numbers its calls, and each process begins with one.
+//
+// Fails: TestNoTwoProcessesAreInStep
+// Says: two processes that ran follow waited
+package main
+
+import (
+	"context"
+	"math/rand/v2"
+	"sync/atomic"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	feedv1 "example.com/mygrpc/gen/feed/v1"
+)
+
+// follow hands the events of a topic to handle, over the end of each stream,
+// until handle fails, the server's answer is final, or ctx ends.
+func follow(ctx context.Context, client feedv1.FeedServiceClient, topic string,
+	handle func(*feedv1.Event) error) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	next := first
+	rng := rand.New(rand.NewPCG(calls.Add(1), 0))
+	for {
+		stream, err := client.Watch(ctx, &feedv1.WatchRequest{Topic: topic})
+		for err == nil {
+			var ev *feedv1.Event
+			if ev, err = stream.Recv(); err != nil {
+				break
+			}
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			if err := handle(ev); err != nil {
+				return err
+			}
+			next = first
+		}
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		switch status.Code(err) {
+		case codes.InvalidArgument, codes.PermissionDenied, codes.Unimplemented:
+			return err
+		}
+		if err := wait(ctx, rng, next); err != nil {
+			return err
+		}
+		next = min(2*next, longest)
+	}
+}
+
+var calls atomic.Uint64
+
+// wait waits for half of d at least and for d at most, or until ctx ends.
+func wait(ctx context.Context, rng *rand.Rand, d time.Duration) error {
+	timer := time.NewTimer(d/2 + time.Duration(rng.Int64N(int64(d/2)+1)))
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
