@@ -88,8 +88,8 @@ func (f follower) follow(ctx context.Context, topic string, handle func(*feedv1.
 	next := f.first
 	for {
 		stream, err := f.client.Watch(ctx, &feedv1.WatchRequest{Topic: topic})
-		// An open stream is no progress, and a header is none: an event is.
-		for err == nil {
+		// Neither an open stream nor a header is progress: an event that is handled is.
+		for err == nil && ctx.Err() == nil {
 			var ev *feedv1.Event
 			if ev, err = stream.Recv(); err == nil {
 				handle(ev)
