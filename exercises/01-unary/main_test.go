@@ -151,17 +151,14 @@ func together(l *lab.Lab) (events []*feedv1.Event, waitsAt string) {
 			publishTo(l, s, topics[i%2])
 		})
 		arrived := func() bool { return len(store.stored()) > i || returned.Load() }
-		for patience := time.Now().Add(time.Second); waitsAt == "" && !arrived(); {
-			at, locked, idle := blocked()
-			switch {
-			case locked:
-				waitsAt = at
-			case !idle:
-				runtime.Gosched()
-			case arrived(): // on the way to blocked; time must not pass between two calls
-			case time.Now().After(patience):
-				waitsAt = at
-			default:
+		for patience := time.Now().Add(time.Second); waitsAt == ""; {
+			l.Settle()
+			if arrived() {
+				break
+			}
+			if l.LockWanted() || time.Now().After(patience) {
+				waitsAt = outside()
+			} else {
 				time.Sleep(time.Millisecond)
 			}
 		}
@@ -174,38 +171,18 @@ func together(l *lab.Lab) (events []*feedv1.Event, waitsAt string) {
 	return store.stored(), waitsAt
 }
 
-var (
-	dump     = make([]byte, 1<<20)
-	inLock   = regexp.MustCompile(`\[sync\.(RW)?Mutex\.`)
-	inAnswer = regexp.MustCompile(`answer\.go:\d+`)
-)
+var inAnswer = regexp.MustCompile(`answer\.go:\d+`)
 
-// blocked reads from a dump of all goroutines at which line of answer.go a
-// call waits that is not inside Insert, and whether it waits for a mutex: then
-// virtual time stands still, and a sleep would not end. Idle means that every
-// other goroutine waits and none for a mutex, so that a sleep ends.
-func blocked() (at string, locked, idle bool) {
-	n := runtime.Stack(dump, true)
-	idle = true
-	for _, g := range strings.Split(string(dump[:n]), "\n\n")[1:] { // the first is this one
-		header, stack, _ := strings.Cut(g, "\n")
-		line := inAnswer.FindString(stack)
-		if strings.Contains(stack, "(*bench).Insert") {
-			line = ""
-		}
-		switch {
-		case !strings.Contains(header, "synctest bubble") && !strings.Contains(stack, "example.com/mygrpc"):
-			// Not of this test. While it helps the garbage collector a
-			// goroutine is in no bubble (runtime/mgcmark.go, gcAssistAlloc).
-		case inLock.MatchString(header) && line != "":
-			return line, true, false
-		case !strings.Contains(header, "(durable)"):
-			idle = false
-		case line != "":
-			at = line
+// outside returns the line of answer.go at which a call waits that is not inside
+// Insert.
+func outside() string {
+	dump := make([]byte, 1<<20)
+	for g := range strings.SplitSeq(string(dump[:runtime.Stack(dump, true)]), "\n\n") {
+		if line := inAnswer.FindString(g); line != "" && !strings.Contains(g, "(*bench).Insert") {
+			return line
 		}
 	}
-	return at, false, idle
+	return "a line that is not in answer.go"
 }
 
 func TestCallsRunAtTheSameTime(t *testing.T) {

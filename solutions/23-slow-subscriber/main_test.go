@@ -170,6 +170,17 @@ func TestSubscribersGetTheEventsOfTheirTopic(t *testing.T) {
 			s.close()
 		}
 	})
+	onBench(t, 100, func(b *bench) { // who comes right after an event does not get it
+		for i := range 100 {
+			topic := "topic " + strconv.Itoa(i)
+			b.publish(topic)
+			b.publish(topic)
+			s := b.seat("one subscriber", topic)
+			b.publish(topic)
+			s.wants(1)
+			s.close()
+		}
+	})
 }
 
 func TestPublishWaitsForNobody(t *testing.T) {
@@ -301,6 +312,7 @@ func TestCloseEndsASubscription(t *testing.T) {
 // nearly always; with more they run at the same time.
 func TestCloseWhilePublishing(t *testing.T) {
 	const publishers, atLeast, atMost, seats, draws = 2, 500, 5000, 50, 10
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(4)) // they meet on one processor, too
 	for range draws {
 		onBench(t, publishers*atMost+1, func(b *bench) {
 			var all []*Subscription

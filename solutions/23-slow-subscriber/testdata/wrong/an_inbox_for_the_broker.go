@@ -1,7 +1,8 @@
 // Wrong: Publish leaves the event to a goroutine, which finds subscribers who came later.
 //
 // Fails: TestSubscribersGetTheEventsOfTheirTopic
-// Says: one subscriber received Event{id:"2" topic:"alerts"}, want Event{id:"3" topic:"alerts"} (it subscribed after Publish of event 1
+// Says: one subscriber received Event{id:"2"
+// Says: (it subscribed after Publish of event
 package main
 
 import (
