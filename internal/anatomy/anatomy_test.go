@@ -245,6 +245,7 @@ func TestEachRuleCanFail(t *testing.T) {
 		{"lesson of two sentences", readme, "once**.", "once**. It does.", readme + ": want the lesson in one sentence below the title"},
 		{"ladder too low", readme, "once**.\n", "once**.\n\n\n\n\n\n\n", readme + ": want the failure or the ladder in a block before the first heading, by line 12"},
 		{"ladder below a heading", readme, "once**.\n\n[embedmd]:# (wire.txt text /.*server\\n/)\n~~~text\n  client │ server\n~~~\n\n## Predict\n", "once**.\n\n## Predict\n\n[embedmd]:# (wire.txt text /.*server\\n/)\n~~~text\n  client │ server\n~~~\n", readme + ": want the failure or the ladder in a block before the first heading, by line 12"},
+		{"directive in a paragraph", readme, "once**.\n\n[embedmd]", "once**.\n[embedmd]", readme + ":5: want a blank line before the directive, or the page shows it"},
 		{"no ladder", readme, "[embedmd]:# (wire.txt text /.*server\\n/)\n~~~text\n  client │ server\n~~~\n", "", readme + ": want the failure or the ladder in a block before the first heading, by line 12\n" + readme + ": does not show wire.txt"},
 		{"commands first", readme, "once**.\n", "once**.\n~~~sh\nls\n~~~\n", readme + ": want the failure or the ladder in a block before the first heading, by line 12"},
 		{"pasted block", readme, "Known.", "~~~go\nx := 1\n~~~", readme + ":29: a pasted block: pull it from a file with a directive on the line before"},

@@ -115,7 +115,8 @@ var (
 )
 
 // doc checks what holds for every Markdown file: it is there, its blocks are
-// fresh and its relative links lead somewhere.
+// fresh, their directives no part of a paragraph, and its relative links lead
+// somewhere.
 func (c *check) doc(name string) (text string, ok bool) {
 	text, ok = c.read(name)
 	if !ok {
@@ -126,7 +127,13 @@ func (c *check) doc(name string) (text string, ok bool) {
 	} else if text != string(fresh) {
 		c.addf("%s: a block differs from its file: go test ./chapters -update", name)
 	}
-	for i, line := range parse(text).prose {
+	prose := parse(text).prose
+	for i, line := range strings.Split(text, "\n") {
+		if strings.HasPrefix(line, directive) && i > 0 && strings.TrimSpace(prose[i-1]) != "" {
+			c.addf("%s:%d: want a blank line before the directive, or the page shows it", name, i+1)
+		}
+	}
+	for i, line := range prose {
 		for _, m := range link.FindAllStringSubmatch(codeSpan.ReplaceAllString(line, ""), -1) {
 			target, _, _ := strings.Cut(m[1], "#")
 			if target == "" || strings.Contains(target, ":") {
