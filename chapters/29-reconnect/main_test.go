@@ -471,6 +471,25 @@ func TestFollowTakesAnEventForProgress(t *testing.T) {
 	}
 }
 
+// internal/transport: a stream's buffer gives what has come before its end.
+func TestFollowHandsOverNothingAfterItsContext(t *testing.T) {
+	play(t, func(n int, stream watchServer) error {
+		for range 60 {
+			stream.Send(&feedv1.Event{})
+		}
+		return stays(n, stream)
+	}, func(sc *scene) {
+		ctx, cancel := context.WithTimeout(sc.ctx, 500*time.Millisecond)
+		defer cancel()
+		handled := 0
+		err := sc.follower().follow(ctx, "deploys", func(*feedv1.Event) {
+			handled++
+			time.Sleep(200 * time.Millisecond)
+		})
+		sc.show(handled == 3 && err == context.DeadlineExceeded, "60 events have come, each takes 200ms, the context ends after 500ms: %d handled, want 3, then %v", handled, err)
+	})
+}
+
 // clientconn.go, resetTransportAndUnlock: the channel waits after a failed dial,
 // and calls fail meanwhile. The network is back right after a dial.
 func TestTheChannelsBackoffIsAFloorUnderYours(t *testing.T) {

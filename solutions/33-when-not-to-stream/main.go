@@ -22,7 +22,7 @@ import (
 )
 
 // hold is how long a call of Wait may wait for the end of its job. A proxy on the
-// way would end what is silent for longer.
+// way must allow more: some end what is silent for 15 s, hence 10 s in the chapter.
 const hold = 20 * time.Second
 
 // errNoJob is what Result says about a job that nobody has started.
