@@ -69,8 +69,10 @@ type recorder struct {
 	acks   [2]bool
 }
 
-// Mark forgets what was recorded and sets the ladder's clock to zero.
+// Mark forgets what was recorded and sets the ladder's clock to zero. Like
+// Frames it lets the other goroutines go first.
 func (k *Link) Mark() {
+	k.rest()
 	k.wire.mu.Lock()
 	defer k.wire.mu.Unlock()
 	k.wire.start = time.Now()
@@ -78,8 +80,11 @@ func (k *Link) Mark() {
 }
 
 // Frames returns what was sent since Mark in order of time; what was sent at
-// one instant is ordered by side, and notes come first.
+// one instant is ordered by side, and notes come first. What the test's other
+// goroutines have yet to do at this instant of virtual time they do first: a
+// cancel returns before gRPC's writer has sent the RST_STREAM.
 func (k *Link) Frames() []Frame {
+	k.rest()
 	k.wire.mu.Lock()
 	defer k.wire.mu.Unlock()
 	frames := slices.Clone(k.wire.frames)
@@ -87,6 +92,13 @@ func (k *Link) Frames() []Frame {
 		return cmp.Or(cmp.Compare(a.At, b.At), cmp.Compare(a.From, b.From), cmp.Compare(a.order(), b.order()))
 	})
 	return frames
+}
+
+// rest is Settle, where time stands still meanwhile.
+func (k *Link) rest() {
+	if k.lab.virtual {
+		k.lab.Settle()
+	}
 }
 
 // order puts notes before the frames of their side and instant, as cause

@@ -59,6 +59,25 @@ func TestTheLadderIsTheSameEachTime(t *testing.T) {
 	}
 }
 
+// A cancel returns before gRPC's writer has sent the RST_STREAM.
+func TestTheRecordingHasAllOfThisInstant(t *testing.T) {
+	Run(t, func(l *Lab) {
+		client, k := l.Connect(service{chat: untilCancelled})
+		for range 20 {
+			ctx, cancel := context.WithCancel(l.Context())
+			if _, err := client.Chat(ctx); err != nil {
+				l.Fatal(err)
+			}
+			k.Mark()
+			cancel()
+			if ladder := k.Ladder(); strings.Contains(ladder, "HEADERS") || !strings.Contains(ladder, "RST_STREAM  CANCEL") {
+				l.Fatalf("a stream, Mark and a cancel at one instant are recorded as\n%s", ladder)
+			}
+			time.Sleep(time.Second)
+		}
+	})
+}
+
 // The frames that cross the virtual network cross a real one too.
 func TestTheFramesAgreeWithTCP(t *testing.T) {
 	var seen [2][]string
