@@ -143,7 +143,7 @@ func (k *Link) Dial(opts ...grpc.DialOption) *grpc.ClientConn {
 	}
 	<-k.wire.settled
 	time.Sleep(2 * k.latency) // the acknowledgements arrive
-	k.wire.begin.Do(k.Mark)
+	k.wire.begin.Do(k.wire.mark)
 	return conn
 }
 

@@ -73,10 +73,14 @@ type recorder struct {
 // Frames it lets the other goroutines go first.
 func (k *Link) Mark() {
 	k.rest()
-	k.wire.mu.Lock()
-	defer k.wire.mu.Unlock()
-	k.wire.start = time.Now()
-	k.wire.frames = nil
+	k.wire.mark()
+}
+
+func (r *recorder) mark() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.start = time.Now()
+	r.frames = nil
 }
 
 // Frames returns what was sent since Mark in order of time; what was sent at
