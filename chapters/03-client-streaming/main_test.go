@@ -325,7 +325,8 @@ func TestASecondReceiptIsInternal(t *testing.T) {
 		if !isCardinality(err) {
 			l.Errorf("the client got %v, want Internal, a cardinality violation", err)
 		}
-		if got := shape(link.Frames()); !strings.HasSuffix(got, "server DATA, server DATA, server HEADERS END_STREAM") || handler != nil {
+		// The client's cancel at the end may still find the stream open, and resets it then.
+		if got := shape(link.Frames()); !strings.Contains(got, "server DATA, server DATA, server HEADERS END_STREAM") || handler != nil {
 			l.Errorf("the handler saw %v and the frames are %s, want no error and both receipts on the wire", handler, got)
 		}
 		l.Log(err)
