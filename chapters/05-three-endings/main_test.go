@@ -143,7 +143,7 @@ func (c call) on(s *stage) error {
 
 // see begins the call, ends the stream while it waits, and returns what the
 // call says, and what it says when it is made three times more. Over TCP it
-// may not wait yet; TestACallThatComesLaterSaysTheSame.
+// may not wait yet; TestEachCallSaysTheSameAgainAndLater.
 func (s *stage) see(wait func(), c call) (said []error) {
 	done := make(chan bool)
 	defer s.cancel()
@@ -504,6 +504,7 @@ func TestTheContextOfTheClientsStreamAlwaysEnds(t *testing.T) {
 			defer s.cancel()
 			s.end()
 			s.client.Recv()
+			l.Settle() // after conn.Close it may be gRPC's own goroutine that ends the stream
 			own, yours := s.client.Context().Err(), s.ctx.Err()
 			ended := e.name == "client cancels" || e.name == "deadline passes"
 			if own == nil || (yours != nil) != ended {

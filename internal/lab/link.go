@@ -277,7 +277,7 @@ func (k *Link) dialTCP(ctx context.Context) (net.Conn, error) {
 		return nil, fmt.Errorf("dial: %w", err)
 	}
 	k.conns = append(k.conns, c)
-	return &tapped{Conn: c, on: k.wire.connection(), side: Client, otherSide: true}, nil
+	return &tapped{Conn: c, on: k.wire.connection(), side: Client, tcp: k.lab}, nil
 }
 
 func refused() error {

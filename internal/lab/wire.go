@@ -172,9 +172,9 @@ func (r *recorder) connection() *connection {
 // read here.
 type tapped struct {
 	net.Conn
-	on        *connection
-	side      Side
-	otherSide bool
+	on   *connection
+	side Side
+	tcp  *Lab // nil where the lab holds the other end
 }
 
 func (t *tapped) Write(b []byte) (int, error) {
@@ -187,7 +187,8 @@ func (t *tapped) Write(b []byte) (int, error) {
 
 func (t *tapped) Read(b []byte) (int, error) {
 	n, err := t.Conn.Read(b)
-	if t.otherSide {
+	if t.tcp != nil {
+		t.tcp.arrivals.Add(1)
 		t.on.mu.Lock()
 		defer t.on.mu.Unlock()
 		t.on.sent(1-t.side, b[:n])

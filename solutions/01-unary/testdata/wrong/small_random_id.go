@@ -1,4 +1,4 @@
-// Wrong: draws the id from 100,000 numbers, so that among some hundred events two are the same.
+// Wrong: draws the id from two million numbers, so that among some thousand events two are the same.
 //
 // Fails: TestEachEventHasItsOwnID
 // Says: of 10000 calls one after the other
@@ -32,7 +32,7 @@ func (s *server) Publish(ctx context.Context, req *feedv1.PublishRequest) (*feed
 		return nil, status.Error(codes.InvalidArgument, "topic is empty")
 	}
 	ev := &feedv1.Event{
-		Id:    strconv.Itoa(rand.IntN(100_000)),
+		Id:    strconv.Itoa(rand.IntN(2_000_000)),
 		Topic: req.GetTopic(),
 		Body:  req.GetBody(),
 		At:    timestamppb.Now(),

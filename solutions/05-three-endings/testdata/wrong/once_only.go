@@ -41,6 +41,7 @@ func clientEnding(ctx context.Context, err error) ending {
 // the handler.
 func handlerEnding(err error) ending {
 	if last != nil && last == err {
+		last = nil
 		return Failed
 	}
 	last = err
