@@ -25,16 +25,17 @@ func session(ctx context.Context, client feedv1.FeedServiceClient, in <-chan str
 	}
 	ended := make(chan error, 1)
 	go func() {
-		defer close(out)
 		for {
 			msg, err := stream.Recv()
 			if err != nil {
+				close(out)
 				ended <- err
 				return
 			}
 			select {
 			case out <- msg.GetText():
 			case <-ctx.Done():
+				close(out)
 				ended <- ctx.Err()
 				return
 			}

@@ -82,6 +82,14 @@ func (s *server) Chat(stream grpc.BidiStreamingServer[feedv1.ChatMessage, feedv1
 	for {
 		select {
 		case err := <-ended:
+			if errors.Is(err, io.EOF) {
+				return nil
+			}
+			return err
+		default:
+		}
+		select {
+		case err := <-ended:
 
 			if errors.Is(err, io.EOF) {
 				return nil

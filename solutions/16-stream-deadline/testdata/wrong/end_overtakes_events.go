@@ -53,6 +53,14 @@ func tail(ctx context.Context, client feedv1.FeedServiceClient, topic string,
 	}()
 	for {
 		select {
+		case err := <-end:
+			if errors.Is(err, io.EOF) {
+				return nil
+			}
+			return err
+		default:
+		}
+		select {
 		case ev := <-events:
 			handle(ev)
 		case err := <-end:
