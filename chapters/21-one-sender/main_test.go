@@ -536,8 +536,9 @@ func TestInTurnOrThroughOneAllArrivesInOrderOverTCP(t *testing.T) {
 	for name, way := range map[string]watch{"sendInTurn": sendInTurn, "sendThroughOne": sendThroughOne} {
 		lab.OverTCP(t, func(l *lab.Lab) {
 			const n, m = 10, 100
-			ended := make(chan error, 2)
+			filled, ended := make(chan bool, 2), make(chan error, 2)
 			svc := &server{fill: kib(full), watch: func(stream watchServer, producers []producer) error {
+				filled <- true
 				err := way(stream, producers)
 				ended <- err
 				return err
@@ -548,12 +549,14 @@ func TestInTurnOrThroughOneAllArrivesInOrderOverTCP(t *testing.T) {
 			client, _ := l.Connect(svc)
 			ctx, cancel := context.WithCancel(l.Context())
 			watching(l, ctx, client)
+			<-filled // which waits for quota, too, now and then
 			wantWaiting(l, 1)
 			cancel() // in the stall
 			if err := <-ended; status.Code(err) != codes.Canceled {
 				l.Errorf("%s: the client cancelled, and the handler returned %v", name, err)
 			}
 			stream := watching(l, l.Context(), client)
+			<-filled
 			wantWaiting(l, 1)
 			got, err := rest(stream)
 			if len(got) != full+n*m || err != io.EOF {

@@ -526,9 +526,10 @@ func TestTheRuleFillsTheLink(t *testing.T) {
 // queue's delay for the link's and sets more than the smallest window. How much
 // more is up to the scheduler: the longest wait was 1 s in some runs and 24 s in others.
 func TestAWindowTooLargeIsAQueue(t *testing.T) {
-	const bandwidth = 125_000
+	const bandwidth, rtt = 125_000, 40 * time.Millisecond
+	const smallest = rtt + lab.Window*time.Second/bandwidth // 564 ms
 	waits := func(name string, s setting, least, most time.Duration) {
-		on(t, down, 40*time.Millisecond, 8200, 1, s, func(b *bench) {
+		on(t, down, rtt, 8200, 1, s, func(b *bench) {
 			time.Sleep(8 * time.Second)
 			var took time.Duration // at most: it depends on what waits at that moment
 			for range 4 {
@@ -544,7 +545,7 @@ func TestAWindowTooLargeIsAQueue(t *testing.T) {
 			b.Logf("%-10s the longest Publish beside the stream takes %v", name, took.Round(time.Millisecond))
 		}, lab.WithBandwidth(bandwidth))
 	}
-	waits("the rule", atClient(download(40*time.Millisecond, bandwidth, 4<<20)...), 40*time.Millisecond, 800*time.Millisecond)
-	waits("left alone", setting{}, 800*time.Millisecond, largest*time.Second/bandwidth)
+	waits("the rule", atClient(download(rtt, bandwidth, 4<<20)...), rtt, smallest)
+	waits("left alone", setting{}, smallest, largest*time.Second/bandwidth)
 	waits("1 MiB", fixed(1<<20, 1<<20), 5*time.Second, 9*time.Second)
 }

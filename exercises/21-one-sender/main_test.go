@@ -366,10 +366,14 @@ func (s *stage) wantAll() {
 }
 
 func TestOneSendAtATime(t *testing.T) {
-	on(t, 1, func(s *stage, _ []*stage) {
-		s.produce(6, 4, false)
-		drain(s)
-		s.wantAll()
+	on(t, 8, func(_ *stage, all []*stage) {
+		for _, s := range all {
+			s.produce(6, 4, false)
+		}
+		drain(all...)
+		for _, s := range all {
+			s.wantAll()
+		}
 	})
 }
 

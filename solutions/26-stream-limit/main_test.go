@@ -484,7 +484,13 @@ func TestAnErrorOfDialTakesNoPlaceAlong(t *testing.T) {
 	on(t, 1, 3, func(b *bench) { // the right to dial is for one who waits
 		b.gate, b.fails = make(chan struct{}), 1
 		all, failed := b.gets(3), 0
-		close(b.gate)
+		b.mu.Lock()
+		first, next := b.gate, make(chan struct{})
+		b.gate = next // of the dial after the one that fails
+		b.mu.Unlock()
+		close(first)
+		b.Settle() // whose dial failed has the error, before another dial brings places
+		close(next)
 		time.Sleep(soon)
 		b.check()
 		each(all, func(g *get) {

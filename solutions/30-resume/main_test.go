@@ -227,6 +227,7 @@ func (d *disk) Resync(ctx context.Context) error {
 	err := d.call("Resync", fine, func() {
 		if d.hangs {
 			<-ctx.Done()
+			time.Sleep(time.Second / 10) // or it may have ended when resume returns
 		}
 	}, func() {
 		if len(d.resyncs) == 0 {

@@ -1,4 +1,4 @@
-// Wrong: a select may take the end before the replies that came before it.
+// Wrong: it looks for the end before the replies that came before it.
 //
 // Fails: TestPipelineKeepsToThePaceOfReply
 // Says: returned when reply had had
@@ -55,6 +55,14 @@ func pipeline(ctx context.Context, client feedv1.FeedServiceClient, msgs iter.Se
 	})
 
 	for {
+		select {
+		case err := <-errc:
+			if errors.Is(err, io.EOF) {
+				return nil
+			}
+			return err
+		default:
+		}
 		select {
 		case s := <-replies:
 			reply(s)

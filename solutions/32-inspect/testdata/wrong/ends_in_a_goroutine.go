@@ -1,7 +1,8 @@
 // Wrong: removes a stream in a goroutine, some time after HandleRPC has returned.
 //
 // Fails: TestNothingIsKeptOfWhatHasEnded
-// Says: HandleRPC has returned from the last event of an RPC, and Snapshot returned 1 (Watch 0s), want none
+// Says: HandleRPC has returned from the last event of an RPC, and Snapshot returned 1 (Watch
+// Says: s), want none
 package main
 
 import (
