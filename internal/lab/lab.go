@@ -36,7 +36,7 @@ type Lab struct {
 
 	start    time.Time
 	bubble   atomic.Value  // string: how goroutine dumps name this test's bubble
-	arrivals atomic.Uint64 // reads of data on its links: a sign that virtual time moves
+	arrivals atomic.Uint64 // reads of data on its links: a sign that the test goes on
 	baseline goleak.Option // what was there before the test
 	ctx      *labContext
 	calls    calls
