@@ -1,7 +1,6 @@
 // Wrong: draws the id from two million numbers, so that among some thousand events two are the same.
 //
 // Fails: TestEachEventHasItsOwnID
-// Says: of 10000 calls one after the other
 // Says: got the same id
 package main
 

@@ -1,6 +1,6 @@
 // Wrong: calls handle beside the loop, so that it cannot hold it up.
 //
-// Fails: TestTailHandsOnEveryEventInOrder
+// Fails: TestHandleMayTakeItsTime
 // Says: handle was called for event
 package main
 

@@ -10,6 +10,7 @@ import (
 	"io"
 	"iter"
 	"sync"
+	"time"
 
 	feedv1 "example.com/mygrpc/gen/feed/v1"
 )
@@ -33,6 +34,7 @@ func pipeline(ctx context.Context, client feedv1.FeedServiceClient, msgs iter.Se
 		for msg := range msgs {
 			if err := stream.Send(&feedv1.ChatMessage{Text: msg}); err != nil {
 				if errors.Is(err, io.EOF) {
+					time.Sleep(time.Millisecond) // two calls of Recv at one moment may end in any way
 					_, err = stream.Recv()
 				} // the docs: RecvMsg tells the status
 				if errors.Is(err, io.EOF) {

@@ -1,7 +1,7 @@
 // Wrong: waits at a leave for the goroutine that reads the subscription, which waits for the loop.
 //
 // Fails: TestALeaveWhileEventsComeIsHeard
-// Says: and 100ms later the client had
+// Says: and 100ms later
 // Says: blocked receiving from a channel at answer.go:
 package main
 

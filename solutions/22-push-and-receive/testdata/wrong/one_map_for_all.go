@@ -41,7 +41,11 @@ func (s *server) Chat(stream chatServer) error {
 	// end, and so have those who read it.
 	var readers sync.WaitGroup
 	defer readers.Wait()
-	defer func() { leaveAll(joined, leave) }()
+	defer func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		leaveAll(joined, leave)
+	}()
 	ctx, cancel := context.WithCancel(stream.Context())
 	defer cancel()
 
@@ -69,7 +73,9 @@ func (s *server) Chat(stream chatServer) error {
 			}
 			if !ok {
 				lines = nil // or this case would always be ready
+				s.mu.Lock()
 				leaveAll(joined, leave)
+				s.mu.Unlock()
 				go func() { readers.Wait(); close(events) }()
 				continue
 			}
@@ -77,6 +83,7 @@ func (s *server) Chat(stream chatServer) error {
 			if err != nil {
 				return err
 			}
+			s.mu.Lock()
 			if verb == "/leave" {
 				leave(topic)
 			} else if joined[topic] == nil {
@@ -84,6 +91,7 @@ func (s *server) Chat(stream chatServer) error {
 				joined[topic] = sub
 				readers.Go(func() { read(ctx, sub, events) })
 			}
+			s.mu.Unlock()
 		case ev, ok := <-events:
 			if !ok {
 				return nil // half-closed, and all is sent

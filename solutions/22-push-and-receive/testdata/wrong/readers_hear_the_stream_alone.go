@@ -1,7 +1,7 @@
 // Wrong: waits for its readers, which end with the stream's context, which ends when Chat has returned.
 //
 // Fails: TestAWrongCommandIsAnInvalidArgument
-// Says: the client said "hello", and 100ms later Chat still ran: Chat is blocked in
+// Says: and 100ms later Chat still ran: Chat is blocked in
 package main
 
 import (

@@ -8,6 +8,7 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"time"
 
 	"google.golang.org/grpc"
 )
@@ -58,6 +59,7 @@ func (p *pool) Get(ctx context.Context) (conn *grpc.ClientConn, release func(), 
 		p.mu.Unlock()
 		select {
 		case <-changed:
+			time.Sleep(time.Nanosecond) // its context may end meanwhile
 			err = ctx.Err()
 		case <-ctx.Done():
 			err = ctx.Err()

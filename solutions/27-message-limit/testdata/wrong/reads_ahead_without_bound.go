@@ -9,6 +9,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"io"
+	"time"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -49,6 +50,7 @@ func putBlob(ctx context.Context, client feedv1.FeedServiceClient, r io.Reader) 
 			}
 		}
 	}()
+	time.Sleep(time.Millisecond) // the network is slow, and the reader does not wait for it
 loop:
 	for {
 		select {

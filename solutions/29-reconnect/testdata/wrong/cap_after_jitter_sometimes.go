@@ -1,4 +1,4 @@
-// Wrong: cuts off what it has drawn: one of eight waits is the longest.
+// Wrong: cuts off what it has drawn: one of six waits is the longest.
 //
 // Fails: TestNoTwoClientsAreInStep
 // Says: clients waited 1m0s for the time of number
@@ -47,7 +47,7 @@ func follow(ctx context.Context, client feedv1.FeedServiceClient, topic string,
 		if err := wait(ctx, next); err != nil {
 			return err
 		}
-		next = min(2*next, 64*first)
+		next = min(2*next, 66*first)
 	}
 }
 

@@ -6,7 +6,6 @@ package main
 
 import (
 	"context"
-	"math"
 	"math/rand/v2"
 	"time"
 
@@ -45,7 +44,7 @@ func follow(ctx context.Context, client feedv1.FeedServiceClient, topic string,
 		case codes.InvalidArgument, codes.PermissionDenied, codes.Unimplemented:
 			return err
 		}
-		if err := wait(ctx, min(time.Duration(float64(first)*math.Pow(2, float64(n))), longest)); err != nil {
+		if err := wait(ctx, min(first<<n, longest)); err != nil {
 			return err
 		}
 		n++

@@ -1,7 +1,7 @@
 // Wrong: all calls share one wait.
 //
 // Fails: TestEachWaitIsTwiceTheOneBefore
-// Says: attempt 1 ended without an event, and follow waited
+// Says: ended without an event, and follow waited
 package main
 
 import (

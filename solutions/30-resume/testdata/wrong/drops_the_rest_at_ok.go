@@ -102,12 +102,16 @@ func follow(ctx context.Context, client feedv1.FeedServiceClient, st store, hand
 	}
 	for {
 		select {
+		case <-done: // looks first, so that it loses something each time
+			return ended, nil
+		default:
+		}
+		select {
 		case ev := <-queue:
 			if end, err := one(ev); end != nil || err != nil {
 				return end, err
 			}
 		case <-done:
-
 			return ended, nil
 		}
 	}
