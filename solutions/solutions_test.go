@@ -32,22 +32,22 @@ var (
 	wrong = flag.Bool("wrong", true, "build and test the wrong answers, too")
 )
 
-// repeat says how often each variant is tested: -count and -cpu end up here.
-// repeated is whether that is more than once.
+// count says how often each variant is tested, cpu with how many processors:
+// what -count and -cpu say ends up here.
 var (
-	repeat   []string
-	repeated bool
+	count uint
+	cpu   string
 )
 
 // TestMain hands -count and -cpu down to the nested runs and runs the tests of
-// this package once: a variant is then compiled once, and the process which
-// runs it repeats it. Of a wrong answer it repeats the test that must fail.
+// this package once: a variant is then compiled once, and tested by one process
+// after the other, since what it leaks slows its process down. Of a wrong
+// answer the test is repeated that must fail.
 func TestMain(m *testing.M) {
 	flag.Parse()
+	count = flag.Lookup("test.count").Value.(flag.Getter).Get().(uint)
+	cpu = flag.Lookup("test.cpu").Value.String()
 	for name, once := range map[string]string{"test.count": "1", "test.cpu": ""} {
-		value := flag.Lookup(name).Value.String()
-		repeat = append(repeat, "-"+name+"="+value)
-		repeated = repeated || value != once
 		if err := flag.Set(name, once); err != nil {
 			panic(err)
 		}
@@ -126,26 +126,34 @@ func (z zoo) test(t *testing.T) {
 	for _, name := range slices.Sorted(maps.Keys(variants)) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			file := variants[name]
-			kind, _, _ := strings.Cut(name, "/")
-			if kind == "wrong" {
-				z.caught(t, binary, name, file)
-				return
-			}
-			r := z.run(t, binary, name, file)
-			switch kind {
-			case "starter":
-				sameEachTime(t, r)
-				z.starter(t, r)
-			default:
-				if text := comment(t, file); kind == "right" && !strings.HasPrefix(text, "Right: ") {
-					t.Errorf("the file begins with %q, wanted a comment \"// Right: ...\"", text)
-				}
-				if r.Verdict != workbook.Pass {
-					t.Errorf("a right answer does not pass:\n%s", z.Report(r))
+			for range count {
+				z.judge(t, binary, name, variants[name])
+				if t.Failed() {
+					return
 				}
 			}
 		})
+	}
+}
+
+// judge tests a variant and proves that it fails or passes as it must.
+func (z zoo) judge(t *testing.T, binary, name, file string) {
+	kind, _, _ := strings.Cut(name, "/")
+	if kind == "wrong" {
+		z.caught(t, binary, name, file)
+		return
+	}
+	r := z.run(t, binary, name, file)
+	if kind == "starter" {
+		sameEachTime(t, r)
+		z.starter(t, r)
+		return
+	}
+	if text := comment(t, file); kind == "right" && !strings.HasPrefix(text, "Right: ") {
+		t.Errorf("the file begins with %q, wanted a comment \"// Right: ...\"", text)
+	}
+	if r.Verdict != workbook.Pass {
+		t.Errorf("a right answer does not pass:\n%s", z.Report(r))
 	}
 }
 
@@ -167,7 +175,7 @@ func (z zoo) run(t *testing.T, binary, variant, file string, more ...string) wor
 		Dirs:   []string{dir},
 		Answer: file,
 		Program: append([]string{z.test2json, "-p", workbook.Module + "/" + dir,
-			binary, "-test.v=test2json", "-test.paniconexit0"}, slices.Concat(repeat, more)...),
+			binary, "-test.v=test2json", "-test.paniconexit0", "-test.cpu=" + cpu}, more...),
 		// A variant does not live long enough to need the garbage collector,
 		// which costs a quarter of the processor time, and which in go1.26.8 has
 		// ended one with "found pointer to free object": nobody knows why.
@@ -250,7 +258,7 @@ func (z zoo) caught(t *testing.T, binary, variant, file string) {
 		t.Fatal("the first comment has no line \"Fails: ...\" or no line \"Says: ...\"")
 	}
 	var only []string
-	if repeated {
+	if count > 1 || cpu != "" {
 		only = []string{"-test.run=" + exactly(fails)}
 	}
 	r := z.run(t, binary, variant, file, only...)
@@ -294,7 +302,8 @@ func exactly(name string) string {
 // oneLine makes a text that was broken into lines comparable.
 func oneLine(text string) string { return strings.Join(strings.Fields(text), " ") }
 
-// sameEachTime proves that a test which was repeated had one outcome only.
+// sameEachTime proves that a test had one outcome only, whatever the number of
+// processors.
 func sameEachTime(t *testing.T, r workbook.Result) {
 	t.Helper()
 	for _, test := range r.Tests {
