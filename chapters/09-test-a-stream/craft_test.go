@@ -25,7 +25,9 @@ func TestTakeFirstAndCancelLeavesNothing(t *testing.T) {
 // leavesNothing runs use against svc over bufconn, in virtual time, and fails
 // the test if anything is left. The context has a limit, or a use that waits
 // for ever would not end, and no cancel before leaks has looked: that would
-// end the streams which use has left.
+// end the streams which use has left. The limit is in virtual time, and a use
+// that spins, or waits for a lock, a socket or a channel from outside, stops
+// that: then it is the -timeout of go test that ends it.
 func leavesNothing(t *testing.T, svc feedv1.FeedServiceServer,
 	use func(context.Context, feedv1.FeedServiceClient) error,
 ) {

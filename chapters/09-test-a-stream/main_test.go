@@ -624,3 +624,73 @@ func TestABubbleRunsOnThroughAWaitWithoutALimit(t *testing.T) {
 	})
 	t.Logf("Recv waited for a year; that took %v", time.Since(began).Round(time.Millisecond))
 }
+
+// A lock, a socket or a channel that was made outside can be released from
+// outside the bubble, so who waits for one does not count as waiting
+// (testing/synctest, "durably blocked"), and no timer of the bubble fires.
+func TestAWaitForALockStopsTheTime(t *testing.T) {
+	var mu sync.Mutex
+	mu.Lock()
+	lis, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lis.Close()
+	near, err := net.Dial("tcp", lis.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer near.Close()
+	far, err := lis.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer far.Close()
+	inbox := make(chan string)
+	for _, waits := range []struct {
+		state         string // of the goroutine in a dump
+		wait, release func()
+	}{
+		{"sync.Mutex.Lock", mu.Lock, mu.Unlock},
+		{"IO wait", func() { near.Read(make([]byte, 1)) }, func() { far.Write([]byte("x")) }},
+		{"chan receive", func() { <-inbox }, func() { inbox <- "x" }},
+	} {
+		go func() { // outside
+			for seen := 0; seen < 20; { // dumps: time enough for the limit to pass, if it did
+				if awaiting(waits.state) {
+					seen++
+				}
+				runtime.Gosched()
+			}
+			waits.release()
+		}()
+		inBubble(t, func(t *testing.T) {
+			limit, cancel := context.WithTimeout(t.Context(), time.Minute)
+			defer cancel()
+			released := make(chan error)
+			go func() {
+				await(waits.wait)
+				released <- limit.Err()
+			}()
+			if err := <-released; err != nil {
+				t.Errorf("a goroutine was in %q, and the limit of a minute said %v, want time to stand still", waits.state, err)
+			}
+		})
+	}
+}
+
+// await is there to be found in a dump of all goroutines.
+//
+//go:noinline
+func await(wait func()) { wait() }
+
+// awaiting returns whether a goroutine in await is in this state.
+func awaiting(state string) bool {
+	dump := make([]byte, 1<<20)
+	for goroutine := range strings.SplitSeq(string(dump[:runtime.Stack(dump, true)]), "\n\n") {
+		if strings.Contains(goroutine, ".await(") {
+			return strings.Contains(goroutine, " ["+state)
+		}
+	}
+	return false
+}
