@@ -193,7 +193,7 @@ func (p *pkg) result(root string, declared []string) Result {
 		}
 	case died && p.flooded:
 		r.Verdict, r.Running, r.Limit = Flooded, unfinished, size(p.stream.flood)
-	case died && p.late.Load():
+	case p.late.Load() && (died || !p.done): // it may have said PASS, and not have ended
 		r.Verdict, r.Running, r.Limit = TimedOut, unfinished, seconds(p.stream.limit)
 	case p.passed && p.finished && !slices.ContainsFunc(r.Tests, func(t *Test) bool { return !t.Passed() }):
 		r.Verdict = Pass
