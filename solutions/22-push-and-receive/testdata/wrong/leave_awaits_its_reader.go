@@ -1,7 +1,7 @@
 // Wrong: waits at a leave for the goroutine that reads the subscription, which waits for the loop.
 //
 // Fails: TestALeaveWhileEventsComeIsHeard
-// Says: and 100ms later
+// Says: and 100ms later the client had
 // Says: blocked receiving from a channel at answer.go:
 package main
 
@@ -10,6 +10,7 @@ import (
 	"errors"
 	"io"
 	"sync"
+	"time"
 
 	feedv1 "example.com/mygrpc/gen/feed/v1"
 )
@@ -97,6 +98,7 @@ func (s *server) Chat(stream chatServer) error {
 // read hands over what a subscription delivers.
 func read(ctx context.Context, sub *Subscription, events chan<- *feedv1.Event) {
 	for ev := range sub.C {
+		time.Sleep(time.Nanosecond) // what the client says is heard first
 		select {
 		case events <- ev:
 		case <-ctx.Done():

@@ -1,7 +1,7 @@
 // Wrong: waits for its readers, which end with the stream's context, which ends when Chat has returned.
 //
 // Fails: TestAWrongCommandIsAnInvalidArgument
-// Says: and 100ms later Chat still ran: Chat is blocked in
+// Says: the client said "hello", and 100ms later Chat still ran: Chat is blocked in
 package main
 
 import (
@@ -9,6 +9,7 @@ import (
 	"errors"
 	"io"
 	"sync"
+	"time"
 
 	feedv1 "example.com/mygrpc/gen/feed/v1"
 )
@@ -91,6 +92,7 @@ func (s *server) Chat(stream chatServer) error {
 // read hands over what a subscription delivers.
 func read(ctx context.Context, sub *Subscription, events chan<- *feedv1.Event) {
 	for ev := range sub.C {
+		time.Sleep(time.Nanosecond) // what the client says is heard first
 		select {
 		case events <- ev:
 		case <-ctx.Done():
