@@ -513,6 +513,31 @@ func TestTheAgeEndsNoStreamAndTheGraceCutsAll(t *testing.T) {
 	}
 }
 
+// server.go, KeepaliveParams: an option replaces the whole struct.
+func TestTheLastKeepaliveParamsCount(t *testing.T) {
+	aged := grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionAge: time.Minute})
+	asks := grpc.KeepaliveParams(keepalive.ServerParameters{Time: 30 * time.Minute})
+	for _, tt := range []struct {
+		what    string
+		opts    []grpc.ServerOption
+		goAways int
+	}{
+		{"the age first", []grpc.ServerOption{aged, asks}, 0},
+		{"the age last", []grpc.ServerOption{asks, aged}, 1},
+	} {
+		play(t, (*server).watchUntilTheClientLeaves, func(sc *scene) {
+			parent := sc.ctx
+			ctx, cancel := context.WithTimeout(parent, 10*time.Minute)
+			defer cancel()
+			sc.ctx = ctx
+			end(sc.open())
+			n := min(len(sc.goAways()), 1) // gRPC announces an end by one, and sets its last stream by another
+			sc.show(n == tt.goAways, "two KeepaliveParams, %s: GOAWAY came %d times or more in ten minutes, want %d", tt.what, n, tt.goAways)
+			sc.ctx = parent
+		}, tt.opts...)
+	}
+}
+
 // The grace counts from the GOAWAY, a moment before which a stream may begin.
 func TestWithOptionsAndALifetimeNoStreamIsCut(t *testing.T) {
 	for _, tt := range []struct {
