@@ -23,28 +23,34 @@ import (
 	"example.com/mygrpc/internal/lab"
 )
 
-// tool builds grpcurl, the first time, and returns where it is.
-var tool = sync.OnceValues(func() (string, error) {
+// built makes grpcurl, the first time, and returns where it is.
+var built = sync.OnceValues(func() (string, error) {
 	path, err := exec.Command("go", "tool", "-modfile=../../.ci/tools.mod", "-n", "grpcurl").Output()
 	return strings.TrimSpace(string(path)), err
 })
 
-// grpcurl returns a command line; ADDR stands for the address of the server.
-func grpcurl(ctx context.Context, t *testing.T, addr string, args ...string) *exec.Cmd {
+func tool(t *testing.T) string {
 	t.Helper()
-	path, err := tool()
+	path, err := built()
 	if err != nil {
 		t.Fatalf("go tool grpcurl: %v", err)
 	}
+	return path
+}
+
+// grpcurl returns a command line; ADDR stands for the address of the server.
+func grpcurl(ctx context.Context, t *testing.T, addr string, args ...string) *exec.Cmd {
+	t.Helper()
 	for i, arg := range args {
 		args[i] = strings.ReplaceAll(arg, "ADDR", addr)
 	}
-	return exec.CommandContext(ctx, path, append([]string{"-plaintext"}, args...)...)
+	return exec.CommandContext(ctx, tool(t), append([]string{"-plaintext"}, args...)...)
 }
 
 // says runs grpcurl, and returns what it printed and its exit code.
 func says(t *testing.T, addr, stdin string, args ...string) (string, int) {
 	t.Helper()
+	tool(t) // the limit is for the call: its build, too, may take half a minute
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
 	cmd := grpcurl(ctx, t, addr, args...)
