@@ -8,6 +8,7 @@ import (
 	"io"
 	"maps"
 	"math/rand/v2"
+	"net"
 	"os"
 	"os/exec"
 	"slices"
@@ -292,6 +293,11 @@ func TestARetryPolicyEndsWithTheHeader(t *testing.T) {
 	}
 }
 
+// hedging would send each call again every second until one is answered
+// (gRFC A6). service_config.go, jsonMC: there is no such field.
+const hedging = `{"methodConfig": [{"name": [{}], "hedgingPolicy": {"maxAttempts": 3,
+	"hedgingDelay": "1s", "nonFatalStatusCodes": ["UNAVAILABLE"]}}]}`
+
 // dialoptions.go, defaultMaxCallAttempts.
 func TestARetryPolicyHasFiveAttemptsAtMost(t *testing.T) {
 	for _, tt := range []struct {
@@ -302,6 +308,7 @@ func TestARetryPolicyHasFiveAttemptsAtMost(t *testing.T) {
 		{[]grpc.DialOption{retries(10)}, 5},
 		{[]grpc.DialOption{retries(10), grpc.WithMaxCallAttempts(10)}, 10},
 		{[]grpc.DialOption{retries(10), grpc.WithDisableRetry()}, 1},
+		{[]grpc.DialOption{grpc.WithDefaultServiceConfig(hedging)}, 1},
 	} {
 		play(t, refuses, func(sc *scene) {
 			_, _, _, err := sc.watch(sc.ctx)
@@ -361,6 +368,25 @@ func TestDisableRetryLeavesTheTransparentRetry(t *testing.T) {
 		}
 		sc.show(sc.Elapsed() > time.Minute, "a stream that waited for a place is opened on the next connection, after %v", sc.Elapsed())
 	}, grpc.WithDisableRetry())
+}
+
+// clientconn.go: DialContext alone reads what WithBlock sets.
+func TestNewClientWaitsForNoServer(t *testing.T) {
+	conn, err := grpc.NewClient("passthrough:///nobody",
+		grpc.WithBlock(), //lint:ignore SA1019 this test shows that it does nothing
+		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithContextDialer(func(context.Context, string) (net.Conn, error) {
+			t.Error("NewClient dials")
+			return nil, net.ErrClosed
+		}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if state := conn.GetState(); state != connectivity.Idle {
+		t.Errorf("NewClient returned a channel that is %v, want IDLE", state)
+	}
+	t.Log("NewClient with WithBlock, where nobody listens: it returns, and the channel is IDLE")
 }
 
 // picker_wrapper.go, pick: a fail-fast call waits for a channel that connects
